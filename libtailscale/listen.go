@@ -1,0 +1,87 @@
+package main
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+)
+
+// handOverTimeout bounds how long an accepted connection waits for the process
+// to take it; then it is closed and the listener with it, since nobody reads.
+const handOverTimeout = 30 * time.Second
+
+// listenFD listens on the tailnet and hands out a socket on which accepted
+// connections arrive; tailscale.h has the form.
+func (n *node) listenFD(network, address string) (int, error) {
+	if err := n.running(); err != nil {
+		return -1, err
+	}
+	if network != "tcp" {
+		return -1, failf(codeInvalid, "the network must be \"tcp\", not %q", network)
+	}
+	if host, _, err := net.SplitHostPort(address); err != nil || host != "" {
+		return -1, failf(codeInvalid, "the address must be \":port\", not %q", address)
+	}
+	ln, err := n.server.Listen(network, address)
+	if err != nil {
+		return -1, failf(codeInvalid, "listen on %s: %v", address, err)
+	}
+	out, fd, err := pair()
+	if err != nil {
+		ln.Close()
+		return -1, err
+	}
+	release := n.own(func() { ln.Close(); out.Close() })
+	go func() { // the caller sends nothing: a read ends when it has closed its end
+		var b [1]byte
+		out.Read(b[:])
+		release()
+	}()
+	go func() {
+		defer release()
+		n.accept(ln, out)
+	}()
+	return fd, nil
+}
+
+func (n *node) accept(ln net.Listener, out *net.UnixConn) {
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		if err := n.handOver(c, out); errors.Is(err, errNoReader) {
+			return
+		}
+	}
+}
+
+var errNoReader = errors.New("nobody takes connections from the listener's socket")
+
+// handOver sends one accepted connection: the peer's address and a descriptor
+// in one message.
+func (n *node) handOver(c net.Conn, out *net.UnixConn) error {
+	peer, err := netip.ParseAddrPort(c.RemoteAddr().String())
+	if err != nil {
+		c.Close()
+		return err
+	}
+	local, fd, err := pair()
+	if err != nil {
+		c.Close()
+		return err
+	}
+	defer syscall.Close(fd) // the message holds a reference of its own
+	var frame [acceptBytes]byte
+	copy(frame[:], netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port()).String())
+	out.SetWriteDeadline(time.Now().Add(handOverTimeout))
+	if sent, _, err := out.WriteMsgUnix(frame[:], syscall.UnixRights(fd), nil); err != nil || sent != len(frame) {
+		c.Close()
+		local.Close()
+		return errNoReader
+	}
+	n.serve(c, func() { join(halfClosable(c), local) })
+	return nil
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"time"
+)
+
+// copyBytes is the size of a copy's buffer: the largest that still helped
+// throughput when measured.
+const copyBytes = 128 << 10
+
+// lingerTimeout ends a connection of which one direction has ended and on whose
+// other direction nothing moved for so long. A closed socket and a half-closed
+// one look the same from the far end.
+const lingerTimeout = 5 * time.Minute
+
+var buffers = sync.Pool{New: func() any { return new([copyBytes]byte) }}
+
+// stream is a connection that can end one direction and keep the other.
+type stream interface {
+	net.Conn
+	CloseWrite() error
+}
+
+// halfClosable gives every connection a CloseWrite; one that has none is closed
+// whole by the end of the copy.
+func halfClosable(c net.Conn) stream {
+	if s, ok := c.(stream); ok {
+		return s
+	}
+	return noHalfClose{c}
+}
+
+type noHalfClose struct{ net.Conn }
+
+func (noHalfClose) CloseWrite() error { return nil }
+
+// join copies both ways until both have ended, and closes both. An end of one
+// direction is passed on as an end of that direction; an error ends both.
+func join(a, b stream) {
+	defer a.Close()
+	defer b.Close()
+	var wg sync.WaitGroup
+	var ended sync.Once
+	one := func(dst, src stream) {
+		err := pump(dst, src)
+		if err != nil {
+			a.Close()
+			b.Close()
+			return
+		}
+		dst.CloseWrite()
+		ended.Do(func() { // the other direction goes on, but not in silence for ever
+			src.SetWriteDeadline(time.Now().Add(lingerTimeout))
+			dst.SetReadDeadline(time.Now().Add(lingerTimeout))
+		})
+	}
+	wg.Go(func() { one(a, b) })
+	one(b, a)
+	wg.Wait()
+}
+
+// pump copies src to dst until src ends (nil) or either fails.
+func pump(dst io.Writer, src stream) error {
+	buf := buffers.Get().(*[copyBytes]byte)
+	defer buffers.Put(buf)
+	for {
+		n, err := src.Read(buf[:])
+		if n > 0 {
+			noteMoved(n)
+			if _, werr := dst.Write(buf[:n]); werr != nil {
+				return werr
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// serve runs fn on a goroutine with c owned by the node: close ends it.
+func (n *node) serve(c net.Conn, fn func()) {
+	release := n.own(func() { c.Close() })
+	go func() {
+		defer release()
+		fn()
+	}()
+}
+
+// dialFD dials and hands out a descriptor of the connection.
+func (n *node) dialFD(ctx context.Context, network, address string) (int, error) {
+	if network != "tcp" {
+		return -1, failf(codeInvalid, "the network must be \"tcp\", not %q", network)
+	}
+	remote, err := n.dial(ctx, address)
+	if err != nil {
+		return -1, err
+	}
+	local, fd, err := pair()
+	if err != nil {
+		remote.Close()
+		return -1, err
+	}
+	n.serve(remote, func() { join(halfClosable(remote), local) })
+	return fd, nil
+}
