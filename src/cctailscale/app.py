@@ -1,0 +1,120 @@
+"""The composition root: builds everything and owns every lifetime."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+
+from cctailscale.config import Loaded, load_settings
+from cctailscale.errors import CcTailscaleError
+from cctailscale.redact import RedactingFilter, Redactor
+from cctailscale.server import Server, serve, tools_of
+from cctailscale.tailnet.node import Node
+
+log = logging.getLogger("cctailscale")
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# The logout's answer is waited for that long. Claude Code kills after half a second; the request has gone out by then,
+# and takes effect all the same.
+LOGOUT_SECONDS = 5.0
+# No event tells that a parent is gone; its end usually closes stdin, and this is for when it does not.
+PARENT_POLL_SECONDS = 1.0
+# With TS_JOIN=start: after a client that only looks (claude mcp list) has gone.
+JOIN_AFTER_SECONDS = 5.0
+
+
+def run(environ: Mapping[str, str]) -> int:
+    """Serves MCP on stdin and stdout until told to stop; returns the exit code."""
+    loaded = load_settings(environ)
+    redactor = Redactor(*loaded.settings.secrets())
+    _log_to_stderr(loaded, redactor)
+    anyio.run(_serve, loaded, redactor)
+    for number in STOP_SIGNALS:  # the second signal of a client's stop sequence: all is done, only exit remains
+        signal.signal(number, signal.SIG_IGN)
+    return 0
+
+
+def _log_to_stderr(loaded: Loaded, redactor: Redactor) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("cc-tailscale: %(message)s"))
+    handler.addFilter(RedactingFilter(redactor))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    log.setLevel(logging.DEBUG if loaded.settings.verbose else logging.INFO)
+    for problem in loaded.problems:
+        log.error("%s", problem)
+    for warning in loaded.settings.warnings:
+        log.warning("%s", warning)
+
+
+async def _serve(loaded: Loaded, redactor: Redactor) -> None:
+    stop = anyio.Event()
+    loop = asyncio.get_running_loop()
+    for number in STOP_SIGNALS:
+        loop.add_signal_handler(number, stop.set)
+    async with Node.opened(loaded, redactor) as node, anyio.create_task_group() as tasks:
+
+        def initialized() -> None:
+            tasks.start_soon(_load)
+            if loaded.settings.join == "start":
+                tasks.start_soon(_join_soon, node)
+
+        server = Server(tools_of(node), redactor, initialized)
+        tasks.start_soon(_watch_parent, stop)
+        tasks.start_soon(_talk, server, stop)
+        await stop.wait()
+        await node.stop(LOGOUT_SECONDS)
+        tasks.cancel_scope.cancel()
+
+
+async def _talk(server: Server, stop: anyio.Event) -> None:
+    try:
+        await serve(server, stop)
+    except Exception:  # whatever ends the conversation, the device is logged out
+        log.exception("the conversation with the client broke off")
+    finally:
+        stop.set()
+
+
+async def _watch_parent(stop: anyio.Event) -> None:
+    parent = os.getppid()
+    while os.getppid() == parent:  # noqa: ASYNC110 - there is no event to wait for
+        await anyio.sleep(PARENT_POLL_SECONDS)
+    stop.set()
+
+
+async def _load() -> None:
+    """Loads what the first tool call needs, once `initialize` is answered and while nobody waits."""
+
+    def load() -> None:
+        with contextlib.suppress(CcTailscaleError):  # the first tool call will say it
+            from cctailscale.tailnet import binding
+
+            binding.load()
+        importlib.import_module("cctailscale.tailnet.device")
+        importlib.import_module("cctailscale.tailnet.fetch")
+
+    await anyio.to_thread.run_sync(load, abandon_on_cancel=True)
+
+
+async def _join_soon(node: Node) -> None:
+    await anyio.sleep(JOIN_AFTER_SECONDS)
+    try:
+        await node.device(_unheard)
+    except CcTailscaleError as error:
+        log.warning("%s", error)
+
+
+async def _unheard(stage: str) -> None:
+    log.debug("%s", stage)

@@ -1,0 +1,265 @@
+"""The Go node as Python calls: the only module that touches the extension.
+
+How control crosses into C:
+
+1. Every call runs in a worker thread, since a C call cannot be interrupted, and has a time-out of its own in C. When
+   the waiting task is cancelled, the thread is left to end by that time-out; what it still brings is disposed of.
+2. The GIL is released for the length of a call (cffi does that), so that the event loop goes on.
+3. A failing call hands out a text of its own. `_failure` is the only place where a code and that text become an error.
+4. The Go runtime lives in the process that loaded it. A forked child would hang in its first call, so it is refused.
+
+`libtailscale/tailscale.h` is the contract: units, ownership, errors.
+"""
+
+import os
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from json import dumps
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from cctailscale.errors import (
+    CcTailscaleError,
+    ConnectionRefused,
+    ControlUnreachable,
+    ForkError,
+    JoinTimeout,
+    KeyRefused,
+    NodeClosed,
+    NodeFailed,
+    NotOnTailnet,
+    StateDirError,
+    TimedOut,
+    Unreachable,
+)
+
+T = TypeVar("T")
+
+# Calls that wait at the same time. A dial holds a thread until it connects or times out.
+MAX_CALLS = 64
+# For a call that only has to get through this process.
+CALL_SECONDS = 5.0
+# Added in Python to the time-out in C, for the way through the thread pool.
+GRACE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """The configuration of one node; the fields are those of `tailscale_new` in tailscale.h."""
+
+    hostname: str
+    state_dir: Path
+    control_url: str = ""
+    auth_key: str = field(default="", repr=False)
+    client_secret: str = field(default="", repr=False)
+    tags: tuple[str, ...] = ()
+    ephemeral: bool = True
+    accept_routes: bool = True
+    upload_logs: bool = False
+    allow_host_network: bool = False
+    verbose: bool = False
+    redact: tuple[str, ...] = field(default=(), repr=False)
+
+    def to_json(self) -> str:
+        return dumps(asdict(self), default=str)
+
+
+class Loopback(NamedTuple):
+    """The node's port on 127.0.0.1 and its two passwords (SOCKS5 user "tsnet"; LocalAPI with an empty user)."""
+
+    host: str
+    port: int
+    socks_password: str
+    api_password: str
+
+    def __repr__(self) -> str:
+        return f"Loopback({self.host}:{self.port})"
+
+
+@cache
+def _extension() -> Any:  # noqa: ANN401 - a cffi module has no types
+    try:
+        from cctailscale import _libtailscale  # type: ignore[attr-defined] # a binary
+    except ImportError as error:
+        raise NodeFailed(f"its extension cannot be loaded ({error}); reinstall cc-tailscale") from error
+    _owner.append(os.getpid())
+    return _libtailscale
+
+
+_owner: list[int] = []
+_limiter: anyio.CapacityLimiter | None = None
+
+
+def load() -> None:
+    """Loads the extension and with it the Go runtime. Blocking (some milliseconds); safe to repeat."""
+    _extension()
+
+
+class _Subject(NamedTuple):
+    """What a call is about, for the text of its error."""
+
+    target: str
+    seconds: float = 0.0
+    state_dir: Path = Path()
+
+
+def _call(name: str, *arguments: object, about: _Subject) -> None:
+    """Calls `tailscale_<name>` and raises what its code stands for."""
+    extension = _extension()
+    if _owner[0] != os.getpid():
+        raise ForkError(_owner[0], os.getpid())
+    error = extension.ffi.new("char **")
+    code = getattr(extension.lib, f"tailscale_{name}")(*arguments, error)
+    if code != extension.lib.TAILSCALE_OK:
+        raise _failure(code, name, _take(error), about)
+
+
+def _take(pointer: Any) -> str:  # noqa: ANN401 - a cffi pointer
+    """The string behind a `char **` that C handed out, which is freed."""
+    extension = _extension()
+    try:
+        return extension.ffi.string(pointer[0]).decode("utf-8", "replace") if pointer[0] else ""
+    finally:
+        extension.lib.tailscale_free(pointer[0])
+        pointer[0] = extension.ffi.NULL
+
+
+def _failure(code: int, call: str, text: str, about: _Subject) -> CcTailscaleError:
+    lib = _extension().lib
+    starting = call == "start"
+    errors: dict[int, Callable[[], CcTailscaleError]] = {
+        lib.TAILSCALE_ERR_CLOSED: NodeClosed,
+        lib.TAILSCALE_ERR_TIMEOUT: lambda: (
+            JoinTimeout(about.seconds, "starting") if starting else TimedOut(about.target, about.seconds)
+        ),
+        lib.TAILSCALE_ERR_NOT_ON_TAILNET: lambda: NotOnTailnet(about.target, text),
+        lib.TAILSCALE_ERR_REFUSED: lambda: ConnectionRefused(about.target),
+        lib.TAILSCALE_ERR_UNREACHABLE: lambda: (
+            ControlUnreachable(about.target, text) if starting else Unreachable(about.target, text)
+        ),
+        lib.TAILSCALE_ERR_KEY: lambda: KeyRefused(text, "TS_CLIENT_SECRET"),
+        lib.TAILSCALE_ERR_STATE: lambda: StateDirError(
+            about.state_dir, f"cannot be used ({text})", "Free some space, or correct its owner and permissions."
+        ),
+    }
+    return errors.get(code, lambda: NodeFailed(f"{call}: {text}"))()
+
+
+async def _in_thread(call: Callable[[], T], dispose: Callable[[T], object], seconds: float) -> T:
+    """Runs `call` in a thread. If nobody waits for its result any more, `dispose` gets it."""
+    global _limiter  # noqa: PLW0603 - the one pool for C calls; a limiter needs a running loop
+    if _limiter is None:
+        _limiter = anyio.CapacityLimiter(MAX_CALLS)
+    lock = threading.Lock()
+    results: list[T] = []
+    abandoned = False
+
+    def run() -> None:
+        result = call()
+        with lock:
+            results.append(result)
+            if abandoned:
+                dispose(result)
+
+    try:
+        with anyio.fail_after(seconds + GRACE_SECONDS):
+            await anyio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=_limiter)
+    except BaseException as stopped:
+        with lock:
+            abandoned = True
+            for result in results:
+                dispose(result)
+        if isinstance(stopped, TimeoutError):
+            raise NodeFailed(f"a call did not return within {seconds:g} s") from stopped
+        raise
+    return results[0]
+
+
+def _nothing(_: object) -> None:
+    """Disposes of a result that holds nothing."""
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, round(seconds * 1000))
+
+
+class NodeHandle:
+    """One node in Go. Made by `open`, ended by `close`; the calls are those of tailscale.h."""
+
+    def __init__(self, number: int, config: NodeConfig) -> None:
+        self._number = number
+        self._config = config
+
+    @classmethod
+    async def open(cls, config: NodeConfig) -> "NodeHandle":
+        """Makes a node (`tailscale_new`). Nothing is sent before `start`. Raises NodeFailed."""
+
+        def new() -> NodeHandle:
+            number = _extension().ffi.new("int *")
+            _call("new", config.to_json().encode(), number, about=_Subject(config.hostname))
+            return cls(number[0], config)
+
+        return await _in_thread(new, cls._close_now, CALL_SECONDS)
+
+    async def start(self, seconds: float) -> None:
+        """Starts the node, and exchanges an OAuth client secret first; the bus tells the rest.
+
+        Raises KeyRefused, ControlUnreachable (the OAuth server), StateDirError, JoinTimeout, NodeClosed, NodeFailed.
+        """
+        about = _Subject(self._config.control_url or "https://api.tailscale.com", seconds, self._config.state_dir)
+        await _in_thread(lambda: _call("start", self._number, _milliseconds(seconds), about=about), _nothing, seconds)
+
+    async def loopback(self) -> Loopback:
+        """Opens (once) the port for SOCKS5 and LocalAPI. Raises NodeClosed, NodeFailed."""
+
+        def loopback() -> Loopback:
+            new = _extension().ffi.new
+            address, socks, api = new("char **"), new("char **"), new("char **")
+            _call("loopback", self._number, address, socks, api, about=_Subject(self._config.hostname))
+            host, _, port = _take(address).rpartition(":")
+            return Loopback(host, int(port), _take(socks), _take(api))
+
+        return await _in_thread(loopback, _nothing, CALL_SECONDS)
+
+    async def dial(self, address: str, seconds: float) -> socket.socket:
+        """A connection to "ip:port" on the tailnet, through the guard.
+
+        Raises NotOnTailnet, ConnectionRefused, Unreachable, TimedOut, NodeClosed, NodeFailed.
+        """
+        about = _Subject(address, seconds)
+        return await self._socket_from("dial", address.encode(), _milliseconds(seconds), about=about)
+
+    async def listen(self, port: int) -> socket.socket:
+        """A socket on which connections to `port` of this node arrive; see `tailscale_listen`.
+
+        Raises NodeClosed, NodeFailed.
+        """
+        return await self._socket_from("listen", f":{port}".encode(), about=_Subject(f":{port}", CALL_SECONDS))
+
+    async def _socket_from(self, name: str, *arguments: object, about: _Subject) -> socket.socket:
+        def call() -> socket.socket:
+            fd = _extension().ffi.new("int *", -1)
+            _call(name, self._number, b"tcp", *arguments, fd, about=about)
+            return socket.socket(fileno=fd[0])
+
+        return await _in_thread(call, socket.socket.close, about.seconds)
+
+    async def logout(self, seconds: float) -> None:
+        """Tells control that the node is gone, and waits for the answer. Raises TimedOut, NodeClosed, NodeFailed."""
+        about = _Subject("control", seconds)
+        await _in_thread(lambda: _call("logout", self._number, _milliseconds(seconds), about=about), _nothing, seconds)
+
+    async def close(self, seconds: float = CALL_SECONDS) -> None:
+        """Ends the node and every connection through it. Closing twice is no error."""
+        await _in_thread(lambda: self._close_now(seconds), _nothing, seconds)
+
+    def _close_now(self, seconds: float = CALL_SECONDS) -> None:
+        with suppress(NodeClosed, TimedOut):  # closed already, or still closing by itself
+            _call("close", self._number, _milliseconds(seconds), about=_Subject(self._config.hostname, seconds))

@@ -1,0 +1,187 @@
+"""One device on the tailnet, from its start to its end: the node in Go, its LocalAPI, and what its bus says."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import anyio
+import anyio.abc
+
+from cctailscale.errors import (
+    ApprovalNeeded,
+    CcTailscaleError,
+    ControlUnreachable,
+    JoinError,
+    JoinTimeout,
+    KeyRefused,
+    LocalApiError,
+    LockedOut,
+    LoginNeeded,
+    NodeClosed,
+    NodeFailed,
+)
+from cctailscale.tailnet.binding import NodeConfig, NodeHandle
+from cctailscale.tailnet.dial import Dialer
+from cctailscale.tailnet.localapi import LocalAPI
+from cctailscale.tailnet.models import IPNState, Notify, Warning_
+
+# How long control may fail to answer before the join is given up, well before the whole time-out: a server that is
+# down is not worth a minute, and a short gap is bridged.
+CONTROL_SECONDS = 10.0
+# health.LoginStateWarnable; its text ends with the last error of a login, and there is no other way to see that.
+LOGIN_STATE = "login-state"
+LOGIN_ERROR = "The last login error was: "
+# Go, after the cancel of everything that runs on the node, closes in milliseconds.
+CLOSE_SECONDS = 5.0
+
+
+class Device:
+    """A device that joins, or has joined. Made by `opened`, which also ends it.
+
+    `state`, `login_url` and `warnings` are what the bus said last; `wait_until` waits for them. `api` is the node's
+    LocalAPI, `dialer` makes connections through it, `handle` is the node itself.
+    """
+
+    handle: NodeHandle
+    api: LocalAPI
+    dialer: Dialer
+
+    def __init__(self, config: NodeConfig, key_source: str) -> None:
+        self.config = config
+        self.state = IPNState.NoState
+        self.login_url: str | None = None
+        self.warnings: list[Warning_] = []
+        self._key_source = key_source
+        self._refusal: str | None = None
+        self._failure: CcTailscaleError | None = None
+        self._has_run = False
+        self._changed = anyio.Event()
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(
+        cls, config: NodeConfig, key_source: str, seconds: float, extra_ca: Path | None = None
+    ) -> AsyncIterator["Device"]:
+        """Starts a device and watches its bus. It need not run yet: see `joined`.
+
+        `seconds` bounds the start, which is an exchange of the client secret if there is one; `key_source` is the
+        variable that the key came from, for errors. Raises what `NodeHandle.start` raises.
+        """
+        device = cls(config, key_source)
+        handle = await NodeHandle.open(config)
+        try:
+            await handle.start(seconds)
+            loopback = await handle.loopback()
+            async with (
+                LocalAPI(loopback) as api,
+                Dialer(loopback, api, extra_ca) as dialer,
+                anyio.create_task_group() as watching,
+            ):
+                device.handle, device.api, device.dialer = handle, api, dialer
+                watching.start_soon(device._watch)
+                try:
+                    yield device
+                finally:
+                    watching.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await handle.close(CLOSE_SECONDS)
+
+    async def _watch(self) -> None:
+        """Follows the bus. Whatever ends it is kept for who waits, and does not end the device's task group."""
+        try:
+            async for notice in self.api.watch_ipn_bus():
+                self._take(notice)
+            self._failure = NodeClosed()
+        except (aiohttp.ClientError, LocalApiError) as error:
+            self._failure = NodeFailed(f"its bus ended ({error})")
+        self._tell()
+
+    def _take(self, notice: Notify) -> None:
+        if notice.state is not None:
+            self.state = notice.state
+            if notice.state is IPNState.Running:
+                self._has_run = True
+                self.login_url = self._refusal = None
+        if notice.browse_to_url:
+            self.login_url = notice.browse_to_url
+        if notice.login_finished is not None:
+            self.login_url = None
+        if notice.err_message:
+            self._refusal = notice.err_message
+        if notice.health is not None:
+            self.warnings = list(notice.health.warnings.values())
+        self._tell()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    async def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Returns once `condition()` holds; it is looked at whenever the bus has said something."""
+        while not condition():
+            await self._changed.wait()
+
+    @property
+    def running(self) -> bool:
+        return self.state is IPNState.Running
+
+    @property
+    def login_error(self) -> str:
+        """What the last attempt to reach control ended with, or ""."""
+        text = next((w.text for w in self.warnings if w.code == LOGIN_STATE), "")
+        return text.partition(LOGIN_ERROR)[2]
+
+    def obstacle(self) -> CcTailscaleError | None:
+        """What keeps the device from running and does not pass by itself; None while there is hope, or no need."""
+        if self._failure is not None:
+            return self._failure
+        if self.running:
+            return None
+        if self._refusal is not None:
+            return KeyRefused(self._refusal, self._key_source)
+        if self.state is IPNState.NeedsMachineAuth:
+            return ApprovalNeeded(self.config.hostname, self.config.control_url or None)
+        if self.login_url is not None:
+            return LoginNeeded(self.login_url)
+        return None
+
+    async def joined(self, seconds: float) -> None:
+        """Returns when the device runs. Raises the JoinError that says why it does not, NodeClosed or NodeFailed."""
+        with anyio.move_on_after(seconds):
+            async with anyio.create_task_group() as waiting:
+                waiting.start_soon(self._give_up_on_control)
+                await self.wait_until(lambda: self.running or self.obstacle() is not None)
+                waiting.cancel_scope.cancel()
+        obstacle = self.obstacle()
+        if obstacle is not None:
+            raise obstacle
+        if not self.running:
+            if self.login_error:
+                raise self._unreachable()
+            raise JoinTimeout(seconds, self.state.name)
+        self.dialer.magic_dns_suffix = await self._magic_dns_suffix()
+        lock = await self.api.lock()
+        if lock.locks_us_out:
+            raise LockedOut(lock.node_key or "")
+
+    async def _magic_dns_suffix(self) -> str:
+        tailnet = (await self.api.status(peers=False)).current_tailnet
+        return tailnet.magic_dns_suffix if tailnet else ""
+
+    async def _give_up_on_control(self) -> None:
+        await self.wait_until(lambda: bool(self.login_error))
+        with anyio.move_on_after(CONTROL_SECONDS):
+            await self.wait_until(lambda: self.running)
+        if self.login_error and not self.running:
+            self._failure = self._unreachable()
+            self._tell()
+
+    def _unreachable(self) -> JoinError:
+        return ControlUnreachable(self.config.control_url or "https://controlplane.tailscale.com", self.login_error)
+
+    async def is_online(self) -> bool:
+        """Whether control has this device in its map poll. A deletion and an outage of control look the same here."""
+        status = await self.api.status(peers=False)
+        return status.me is not None and status.me.online

@@ -1,0 +1,1 @@
+"""What Claude sees: one module a subject, one function a tool."""
