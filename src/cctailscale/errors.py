@@ -97,7 +97,7 @@ class SettingProblem:
     example: str
 
     def __str__(self) -> str:
-        return f"{self.variable} {self.problem} Example: {self.example}"
+        return f"{self.variable} {self.problem} (Example: {self.example})"
 
 
 class SettingsError(CcTailscaleError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -140,10 +141,13 @@ def tools_of(node: Node) -> list[Tool]:
 def _tool(
     call: Callable[..., Awaitable[Any]], title: str, *, read_only: bool, meta: dict[str, Any] | None = None
 ) -> Tool:
+    # A model that sees structured content sees nothing else: prose must not be wrapped into it.
+    prose = inspect.signature(call, eval_str=True).return_annotation is str
     tool = Tool.from_function(
         call,
         title=title,
         meta=meta,
+        structured_output=not prose,
         annotations=ToolAnnotations(
             read_only_hint=read_only,
             destructive_hint=not read_only,
