@@ -1,0 +1,85 @@
+"""Where everything is measured: one local tailnet and one peer for all that is compared."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from bench.process import settled
+from tests.agent import Agent
+from tests.localnet import Localnet, running
+
+PEER = "web"
+SERVER = (sys.executable, "-m", "cctailscale")
+# What the first tool call needs is loaded after `initialized`; the Go node and aiohttp are mapped then.
+PRELOADED = ("_libtailscale", "_http_parser")
+
+
+class Lab:
+    """A tailnet with the peer `web`, and fresh surroundings for each process."""
+
+    def __init__(self, tailnet: Localnet, peer: dict[str, Any], folder: Path) -> None:
+        self.tailnet = tailnet
+        self.peer_name: str = peer["name"]
+        self._folder = folder
+        self._numbers = itertools.count(1)
+
+    @classmethod
+    @contextlib.contextmanager
+    def opened(cls) -> Iterator[Lab]:
+        with (
+            tempfile.TemporaryDirectory(prefix="cc-tailscale-bench-") as folder,
+            Localnet.started() as tailnet,
+            tailnet.peer(PEER) as peer,
+        ):
+            yield cls(tailnet, peer, Path(folder))
+
+    def environ(self) -> dict[str, str]:
+        """The settings of a session that nobody had before: a device of its own."""
+        folder = self._folder / str(next(self._numbers))
+        (folder / "project").mkdir(parents=True)
+        return {
+            "TS_AUTHKEY": self.tailnet.auth_key,
+            "TS_CONTROL_URL": self.tailnet.control_url,
+            "TS_STATE_DIR": str(folder / "state"),
+            "CLAUDE_PROJECT_DIR": str(folder / "project"),
+            "HOME": str(folder),
+            "USER": "bench",
+        }
+
+    def agent(self) -> AbstractAsyncContextManager[Agent]:
+        """A cc-tailscale process that has answered `initialize`."""
+        return Agent.started(self.environ(), command=SERVER)
+
+    def helper(self, *arguments: str) -> AbstractContextManager[tuple[dict[str, Any], int]]:
+        """The bare tsnet program with its SOCKS port: its ready line and its pid."""
+        flags = ["-control", self.tailnet.control_url, "-authkey", self.tailnet.auth_key]
+        hostname = f"helper-{next(self._numbers)}"
+        return running("helper", *flags, "-hostname", hostname, *arguments)
+
+
+async def preloaded(agent: Agent) -> None:
+    """Returns once the agent has loaded what its first tool call needs, and rests."""
+    await settled(agent.pid, *PRELOADED)
+
+
+async def joined(agent: Agent) -> str:
+    """Has the agent join; its hostname."""
+    status = await agent.status()
+    if status["state"] != "running":
+        raise RuntimeError(f"the node does not run: {status}")
+    hostname: str = status["hostname"]
+    return hostname
+
+
+async def left(agent: Agent) -> None:
+    """Ends an agent in peace, so that its device is gone before the next round."""
+    code = await agent.stop()
+    if code != 0:
+        raise RuntimeError(f"cc-tailscale ended with {code}: {agent.stderr[-2000:]}")

@@ -1,0 +1,107 @@
+"""The arithmetic of the benchmarks: a wrong verdict would be believed."""
+
+import json
+
+import pytest
+
+from bench.figures import Goal, Row, Subject, differences, ratios
+from bench.report import Report
+from bench.start import LATE, imported
+
+
+def test_a_median_within_its_goal_is_met_by_what_is_left() -> None:
+    row = Row("start", "x", [1.0, 1.2, 9.0], Goal(1.5))
+    assert row.median == 1.2
+    assert row.met is True
+    assert row.verdict == "met by 20 %"
+
+
+def test_a_median_over_its_goal_is_missed_by_what_is_too_much() -> None:
+    row = Row("start", "x", [1.5, 1.5, 1.5], Goal(1.25))
+    assert row.met is False
+    assert row.verdict == "MISSED by 20 %"
+
+
+def test_a_goal_of_the_worst_sample_is_missed_by_one() -> None:
+    assert Row("stop", "ms", [10, 10, 330], Goal(300, of="worst")).verdict == "MISSED by 10 %"
+    assert Row("stop", "ms", [10, 10, 330], Goal(300)).verdict == "met by 97 %"
+
+
+def test_a_goal_can_ask_for_at_least_so_much() -> None:
+    goal = Goal(0.8, "at least")
+    assert Row("throughput", "x", [1.0], goal).verdict == "met by 25 %"
+    assert Row("throughput", "x", [0.6], goal).verdict == "MISSED by 25 %"
+    assert Row("throughput", "x", [1.0, 1.0, 0.6], Goal(0.8, "at least", "worst")).met is False
+
+
+def test_a_goal_of_nothing_at_all_has_no_percentage() -> None:
+    assert Row("left behind", "", [0], Goal(0)).verdict == "met"
+    assert Row("left behind", "", [1], Goal(0)).verdict == "MISSED"
+
+
+def test_a_row_without_a_goal_has_no_verdict() -> None:
+    row = Row("empty server", "ms", [1])
+    assert row.met is None
+    assert row.verdict == ""
+
+
+@pytest.mark.parametrize(("percent", "value"), [(25, 2.0), (50, 3.0), (75, 4.0), (95, 4.8)])
+def test_percentiles_lie_between_neighbouring_samples(percent: int, value: float) -> None:
+    assert Row("fetch", "ms", [5, 1, 3, 2, 4]).percentile(percent) == pytest.approx(value)
+    assert Row("fetch", "ms", [7]).percentile(percent) == 7
+
+
+def test_what_is_compared_is_compared_round_by_round() -> None:
+    assert ratios([2, 30], [1, 10]) == [2, 3]
+    assert differences([2, 30], [1, 10]) == [1, 20]
+    with pytest.raises(ValueError, match="shorter"):
+        ratios([1, 2], [1])
+
+
+def test_the_modules_that_were_imported_are_read_from_importtime() -> None:
+    errors = (
+        "import time: self [us] | cumulative | imported package\n"
+        "import time:       120 |        120 |   aiohttp.hdrs\n"
+        "import time:        35 |        155 | cctailscale.config\n"
+        "cc-tailscale: a line of the log\n"
+    )
+    assert imported(errors) == ["aiohttp.hdrs", "cctailscale.config"]
+
+
+@pytest.mark.parametrize(
+    ("module", "late"),
+    [
+        ("aiohttp", True),
+        ("aiohttp.client", True),
+        ("dns.message", True),
+        ("cctailscale._libtailscale", True),
+        ("cctailscale.tailnet.device", True),
+        ("cctailscale.tailnet.node", False),
+        ("cctailscale", False),
+        ("dnspython_is_not_this", False),
+    ],
+)
+def test_the_tailnets_own_modules_count_as_loaded_too_early(module: str, late: bool) -> None:
+    assert bool(LATE.fullmatch(module)) is late
+
+
+def test_the_json_has_every_sample_and_says_what_was_missed(capsys: pytest.CaptureFixture[str]) -> None:
+    subject = Subject("start", "What was measured.")
+    subject.add("ours", "ms", [3.0, 1.0, 2.0])
+    subject.add("ours / theirs", "x", [2.0, 2.0, 2.0], Goal(1.25))
+    report = Report(3)
+    report.begin()
+    report.add(subject)
+    report.end()
+    document = json.loads(report.to_json())
+    assert document["rounds"] == 3
+    assert document["subjects"][0]["about"] == "What was measured."
+    ours, ratio = document["subjects"][0]["rows"]
+    assert (ours["samples"], ours["median"], ours["min"], ours["max"]) == ([3.0, 1.0, 2.0], 2.0, 1.0, 3.0)
+    assert ours["goal"] is None
+    assert ratio["goal"] == {"limit": 1.25, "kind": "at most", "of": "median", "met": False}
+    shown = capsys.readouterr().out
+    assert "0 of 1 goals met" in shown
+    assert "MISSED start: ours / theirs" in shown
+    assert "MISSED by 60 %" in shown
+    assert "\x1b" not in shown
