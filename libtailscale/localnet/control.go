@@ -161,7 +161,7 @@ func (c *control) outerHandler() http.Handler {
 func (c *control) setFaults(set faultSet) error {
 	c.outageMu.Lock()
 	defer c.outageMu.Unlock()
-	c.net.freeze(set.Outage || set.Hang)
+	c.net.freeze(set.Outage || set.Hang, set.Outage)
 	c.faults.put(set)
 	if set.Outage {
 		c.door.shut()

@@ -38,12 +38,10 @@ func TestAnOutageClosesThePortAndDeletesNobodyAndEndsOnTheSamePort(t *testing.T)
 	}
 	offline := w.event("offline", "web", 0)
 	w.mustFetch(caller, "http://web/")
-	w.c.net.sweep(time.Now().Add(time.Hour))
 	w.admin("PUT", "/faults", nil, nil)
 	if err := w.askKey(w.ctx); err != nil {
 		t.Errorf("after the outage: %v", err)
 	}
-	w.c.net.sweep(time.Now().Add(returnGrace / 2))
 	for i, name := range []string{"web", "caller"} {
 		w.event("online", name, offline.Seq)
 		if got := w.node(name).ID; int(got) != i+1 {

@@ -66,13 +66,28 @@ func (t *tailnet) removalLocked(n *node) time.Time {
 }
 
 // freeze stops the removal of nodes that are away, for as long as control
-// cannot be reached: a server that is down deletes nobody.
-func (t *tailnet) freeze(on bool) {
+// cannot be reached: a server that is down deletes nobody. It also notes when a
+// port that was shut is about to open again.
+func (t *tailnet) freeze(unreachable, shut bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.frozen && !on {
-		t.thawed = time.Now()
+	now := time.Now()
+	if t.frozen && !unreachable {
+		t.thawed = now
 	}
-	t.frozen = on
+	if t.shut && !shut {
+		t.reopened = now
+	}
+	t.frozen, t.shut = unreachable, shut
 	t.rearmReaper()
+}
+
+// endedLocked is when a stream that closes now came to its end. One that was
+// opened before the port was shut ended with that, however late its handler
+// notices: its node is a victim of the outage and has not left.
+func (t *tailnet) endedLocked(s *stream) time.Time {
+	if s.opened.Before(t.reopened) {
+		return t.reopened.Add(-time.Nanosecond)
+	}
+	return time.Now()
 }

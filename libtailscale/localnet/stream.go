@@ -31,11 +31,12 @@ const (
 // stream is one long-polled map request: control's only way to tell a node
 // something. At most one of a node is open.
 type stream struct {
-	node *node
-	wake chan struct{}
-	over chan struct{} // closed when the node is removed or opens another stream
-	sent sentMap       // used by the request's goroutine alone
-	told uint64        // the tailnet's revision that was written last; 0: none yet
+	node   *node
+	opened time.Time
+	wake   chan struct{}
+	over   chan struct{} // closed when the node is removed or opens another stream
+	sent   sentMap       // used by the request's goroutine alone
+	told   uint64        // the tailnet's revision that was written last; 0: none yet
 }
 
 // poke makes the stream look for changes. The tailnet's lock is held.
@@ -144,7 +145,7 @@ func (t *tailnet) openStream(n *node) *stream {
 			s.end()
 		}
 	}
-	s := &stream{node: n, wake: make(chan struct{}, 1), over: make(chan struct{})}
+	s := &stream{node: n, opened: time.Now(), wake: make(chan struct{}, 1), over: make(chan struct{})}
 	t.streams[s] = struct{}{}
 	n.streams++
 	if n.streams == 1 {
@@ -161,7 +162,7 @@ func (t *tailnet) closeStream(s *stream) {
 	delete(t.streams, s)
 	s.node.streams--
 	if s.node.streams == 0 && !s.node.removed {
-		s.node.offlineSince = time.Now()
+		s.node.offlineSince = t.endedLocked(s)
 		t.journal.add("offline", s.node, "")
 		t.changedLocked(s.node)
 		t.rearmReaper()

@@ -50,6 +50,8 @@ type tailnet struct {
 	resends      uint64        // how often complete maps were asked for
 	frozen       bool          // control is unreachable: nobody is removed for being away
 	thawed       time.Time     // when it was reachable again
+	shut         bool          // the port is shut
+	reopened     time.Time     // just before it was opened again
 	rearm        chan struct{} // wakes the reaper
 	progress     chan struct{} // closed and replaced when a stream has written, see introduce
 }
