@@ -137,6 +137,36 @@ func tailscale_listen(handle C.int, network, address *C.char, fd *C.int, err **C
 	})
 }
 
+//export tailscale_known
+func tailscale_known(handle C.int, timeoutMs C.int, known *C.int, err **C.char) C.int {
+	return call(handle, err, func(n *node) error {
+		return within(timeoutMs, func(ctx context.Context) error {
+			has, e := n.known(ctx)
+			*known = 0
+			if has {
+				*known = 1
+			}
+			if e != nil && ctx.Err() != nil {
+				return failf(codeTimeout, "control did not answer in time")
+			}
+			return e
+		})
+	})
+}
+
+//export tailscale_netcheck
+func tailscale_netcheck(handle C.int, timeoutMs C.int, report, err **C.char) C.int {
+	return call(handle, err, func(n *node) error {
+		return within(timeoutMs, func(ctx context.Context) error {
+			text, e := n.netcheckJSON(ctx)
+			if e == nil {
+				*report = C.CString(text)
+			}
+			return e
+		})
+	})
+}
+
 //export tailscale_logout
 func tailscale_logout(handle C.int, timeoutMs C.int, err **C.char) C.int {
 	return call(handle, err, func(n *node) error {

@@ -22,6 +22,9 @@ var never = []netip.Prefix{
 	netip.MustParsePrefix("168.63.129.16/32"),    // Azure's wire server
 	netip.MustParsePrefix("192.0.0.0/24"),        // Oracle's 192.0.0.192, DS-Lite, NAT64 discovery
 	netip.MustParsePrefix("fd00:ec2::/32"),       // AWS, over IPv6
+	netip.MustParsePrefix("fd00:c1::/32"),        // Oracle, over IPv6
+	netip.MustParsePrefix("fd00:42::/32"),        // Scaleway, over IPv6
+	netip.MustParsePrefix("fd00:a9fe:a9fe::/48"), // Akamai, over IPv6
 	netip.MustParsePrefix("fd20:ce::/32"),        // Google, over IPv6
 	netip.MustParsePrefix("fd7a:115c:a1e0::/48"), // Tailscale's
 	netip.MustParsePrefix("::/96"),               // unspecified, loopback, IPv4-compatible
@@ -115,6 +118,9 @@ func (n *node) dial(ctx context.Context, address string) (net.Conn, error) {
 	} else {
 		// Not UserDial: should the peer vanish now, that one would go out by the host.
 		c, err = n.server.Sys().Dialer.Get().NetstackDialTCP(ctx, to.AddrPort)
+	}
+	if err != nil && n.ctx.Err() != nil { // whatever it says: the node's stack went away below it
+		return nil, errNodeClosed
 	}
 	if err != nil {
 		return nil, dialFailure(to.String(), err)

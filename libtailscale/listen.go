@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strconv"
 	"syscall"
 	"time"
 )
@@ -21,7 +22,8 @@ func (n *node) listenFD(network, address string) (int, error) {
 	if network != "tcp" {
 		return -1, failf(codeInvalid, "the network must be \"tcp\", not %q", network)
 	}
-	if host, _, err := net.SplitHostPort(address); err != nil || host != "" {
+	host, port, err := net.SplitHostPort(address)
+	if number, e := strconv.ParseUint(port, 10, 16); err != nil || e != nil || host != "" || number == 0 {
 		return -1, failf(codeInvalid, "the address must be \":port\", not %q", address)
 	}
 	ln, err := n.server.Listen(network, address)

@@ -5,9 +5,11 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
+	"errors"
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"regexp"
 	"time"
 
 	"tailscale.com/net/memnet"
@@ -17,18 +19,33 @@ const (
 	// greetingTimeout bounds what a client of the loopback port may take until
 	// its request is read.
 	greetingTimeout = 10 * time.Second
-	socksUser       = "tsnet"
-	apiPrefix       = "/localapi/v0/"
+	// acceptPause is how long the loopback port rests after an accept that failed.
+	acceptPause = 20 * time.Millisecond
+	socksUser   = "tsnet"
+	apiPrefix   = "/localapi/v0/"
 )
 
-// apiEndpoints are the parts of LocalAPI in use. All of them only read; logout
-// and the preferences have calls of their own or none.
+// apiEndpoints are the parts of LocalAPI in use. They read and ping; logout and
+// the preferences have calls of their own or none. One more is open, see
+// apiMethod: the node's own certificate.
 var apiEndpoints = map[string]string{
 	"status":        http.MethodGet,
 	"whois":         http.MethodGet,
 	"dns-query":     http.MethodGet,
 	"watch-ipn-bus": http.MethodGet,
 	"tka/status":    http.MethodGet,
+	"ping":          http.MethodPost,
+}
+
+// certPath is the path of a certificate's domain, below apiPrefix.
+var certPath = regexp.MustCompile(`^cert/[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+$`)
+
+// apiMethod is the method of an endpoint that is open, or "".
+func apiMethod(endpoint string) string {
+	if certPath.MatchString(endpoint) {
+		return http.MethodGet
+	}
+	return apiEndpoints[endpoint]
 }
 
 // loopback is one port on 127.0.0.1 for SOCKS5 and LocalAPI, told apart by the
@@ -78,22 +95,30 @@ func (l *loopback) addr() string { return l.ln.Addr().String() }
 func (l *loopback) accept(http *handedListener) {
 	for {
 		c, err := l.ln.Accept()
-		if err != nil {
+		if errors.Is(err, net.ErrClosed) {
 			return
+		}
+		if err != nil { // no descriptor is free, most likely
+			time.Sleep(acceptPause)
+			continue
 		}
 		go l.route(c.(*net.TCPConn), http)
 	}
 }
 
 func (l *loopback) route(c *net.TCPConn, http *handedListener) {
-	c.SetReadDeadline(time.Now().Add(greetingTimeout))
+	until := time.Now().Add(greetingTimeout)
+	c.SetReadDeadline(until)
 	b := &bufferedConn{TCPConn: c, r: bufio.NewReader(c)}
+	release := l.node.own(func() { c.SetReadDeadline(time.Unix(1, 0)) })
 	first, err := b.r.Peek(1)
+	release()
 	if err != nil {
 		c.Close()
 		return
 	}
 	if first[0] == socksVersion {
+		c.SetReadDeadline(until)
 		l.node.serve(c, func() { l.socks(b) })
 		return
 	}
@@ -164,6 +189,9 @@ func (l *loopback) localAPI() http.Handler {
 			DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 				return api.Dial(ctx, network, addr)
 			},
+			// A connection that is kept, or was dialled for a request that has been
+			// given up, holds the close of tsnet's server up for five seconds.
+			DisableKeepAlives: true,
 		},
 		FlushInterval: -1, // the bus is a stream
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
@@ -172,11 +200,11 @@ func (l *loopback) localAPI() http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, password, _ := r.BasicAuth()
-		switch method, known := apiEndpoints[trimAPI(r.URL.Path)]; {
+		switch method := apiMethod(trimAPI(r.URL.Path)); {
 		case r.Header.Get("Sec-Tailscale") != "localapi",
 			subtle.ConstantTimeCompare([]byte(password), []byte(l.apiPassword)) != 1:
 			http.Error(w, "LocalAPI needs its password and the header Sec-Tailscale: localapi", http.StatusUnauthorized)
-		case !known:
+		case method == "":
 			http.Error(w, "this LocalAPI endpoint is not open", http.StatusForbidden)
 		case r.Method != method:
 			http.Error(w, "this LocalAPI endpoint takes "+method, http.StatusMethodNotAllowed)

@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"io/fs"
 	"net"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -13,12 +15,16 @@ import (
 
 	"tailscale.com/client/local"
 	"tailscale.com/ipn"
+	"tailscale.com/ipn/store"
 	"tailscale.com/tsnet"
 )
 
 // prefsTimeout bounds the call that sets the preferences after a start; it is
 // answered in this process.
 const prefsTimeout = 5 * time.Second
+
+// stateFile is the name of tsnet's state in its directory.
+const stateFile = "tailscaled.state"
 
 // config is the JSON document of tailscale_new; tailscale.h describes it.
 type config struct {
@@ -40,10 +46,14 @@ func parseConfig(text string) (config, error) {
 	var c config
 	d := json.NewDecoder(strings.NewReader(text))
 	d.DisallowUnknownFields()
-	if err := d.Decode(&c); err != nil {
+	err := d.Decode(&c)
+	if err == nil && !errors.Is(d.Decode(new(json.RawMessage)), io.EOF) {
+		err = errors.New("something follows the object")
+	}
+	if err != nil {
 		// The decoder's text can quote a value, and a value can be a key.
 		var typ *json.UnmarshalTypeError
-		if errors.As(err, &typ) {
+		if errors.As(err, &typ) && typ.Field != "" {
 			return c, failf(codeInvalid, "configuration: %q has the wrong type", typ.Field)
 		}
 		if strings.HasPrefix(err.Error(), "json: unknown field") {
@@ -84,6 +94,7 @@ type node struct {
 	startOnce sync.Once
 	started   chan struct{} // closed when the start has ended
 	startErr  error         // set before started is closed
+	serves    bool          // the server is there and has to be closed; set before started is closed
 
 	mu       sync.Mutex
 	loopback *loopback
@@ -132,12 +143,11 @@ func (n *node) start(ctx context.Context) error {
 	})
 	select {
 	case <-n.started:
-		return n.startErr
 	case <-n.ctx.Done():
-		return errNodeClosed
 	case <-ctx.Done():
 		return failf(codeTimeout, "the start did not end in time")
 	}
+	return n.running()
 }
 
 var errNodeClosed = failf(codeClosed, "the node was closed")
@@ -148,19 +158,31 @@ func (n *node) run() error {
 		return err
 	}
 	n.server.AuthKey = key
+	// Opened here and not by tsnet, which leaves its engine running when it
+	// cannot open it.
+	n.server.Store, err = store.New(n.server.Logf, filepath.Join(n.cfg.StateDir, stateFile))
+	if err != nil {
+		return stateFailure(err)
+	}
 	if n.ctx.Err() != nil { // closed during the exchange; nothing has started
 		return errNodeClosed
 	}
 	if err := n.server.Start(); err != nil {
 		return startFailure(err)
 	}
-	ctx, cancel := context.WithTimeout(n.ctx, prefsTimeout)
+	n.serves = true
+	// Not n.ctx: given up in its midst, the call leaves a connection to LocalAPI
+	// for which tsnet's close waits five seconds.
+	ctx, cancel := context.WithTimeout(context.Background(), prefsTimeout)
 	defer cancel()
 	_, err = n.api().EditPrefs(ctx, &ipn.MaskedPrefs{
 		Prefs:       ipn.Prefs{RouteAll: n.cfg.AcceptRoutes},
 		RouteAllSet: true,
 	})
 	noteMoved(1) // a start leaves garbage too
+	if n.ctx.Err() != nil {
+		return errNodeClosed
+	}
 	return err
 }
 
@@ -173,10 +195,15 @@ func (n *node) authKey() (string, error) {
 
 func startFailure(err error) error {
 	var path *fs.PathError
-	if errors.As(err, &path) || errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.ENOSPC) {
-		return failf(codeState, "the state directory cannot be used: %v", err)
+	var damaged *json.SyntaxError
+	if errors.As(err, &path) || errors.As(err, &damaged) || errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.ENOSPC) {
+		return stateFailure(err)
 	}
 	return failf(codeInternal, "start: %v", err)
+}
+
+func stateFailure(err error) error {
+	return failf(codeState, "the state directory cannot be used: %v", err)
 }
 
 // api is the LocalAPI of this node, answered in this process. The server must
@@ -191,9 +218,10 @@ func (n *node) api() *local.Client {
 
 // running reports whether the start has succeeded and no close has begun.
 func (n *node) running() error {
-	select {
-	case <-n.ctx.Done():
+	if n.ctx.Err() != nil { // first: a node that was closed may have started as well
 		return errNodeClosed
+	}
+	select {
 	case <-n.started:
 		return n.startErr
 	default:
@@ -205,7 +233,13 @@ func (n *node) logout(ctx context.Context) error {
 	if err := n.running(); err != nil {
 		return err
 	}
-	if err := n.api().Logout(ctx); err != nil {
+	asking, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(n.ctx, cancel)()
+	if err := n.api().Logout(asking); err != nil {
+		if n.ctx.Err() != nil {
+			return errNodeClosed
+		}
 		if ctx.Err() != nil {
 			return failf(codeTimeout, "control has not answered the logout in time")
 		}
@@ -265,7 +299,7 @@ func (n *node) shutdown() {
 		end()
 	}
 	<-n.started
-	if n.startErr == nil {
+	if n.serves {
 		n.server.Close()
 	}
 	handBackMemory()

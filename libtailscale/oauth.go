@@ -25,6 +25,8 @@ const (
 	oauthBaseURL = "https://api.tailscale.com"
 	// oauthAnswerBytes is far above what the API answers.
 	oauthAnswerBytes = 64 << 10
+	// oauthWhyBytes bounds how much of the server's reasons an error repeats.
+	oauthWhyBytes = 300
 )
 
 // oauthSecret is a client secret with the attributes that Tailscale's own
@@ -89,12 +91,12 @@ func exchangeSecret(ctx context.Context, text string, tags []string, ephemeral b
 	req.Header.Set("Content-Type", "application/json")
 	res, err := credentials.Client(ctx).Do(req)
 	if err != nil {
-		return "", exchangeFailure(ctx, err)
+		return "", s.failure(ctx, err)
 	}
 	defer res.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(res.Body, oauthAnswerBytes))
 	if err != nil {
-		return "", exchangeFailure(ctx, err)
+		return "", s.failure(ctx, err)
 	}
 	var key struct {
 		Key     string `json:"key"`
@@ -102,7 +104,7 @@ func exchangeSecret(ctx context.Context, text string, tags []string, ephemeral b
 	}
 	jsonErr := json.Unmarshal(answer, &key)
 	if res.StatusCode != http.StatusOK {
-		return "", failf(codeKey, "the OAuth client may not make a key: HTTP %d %s", res.StatusCode, key.Message)
+		return "", s.refusal("the OAuth client may not make a key", res.StatusCode, key.Message)
 	}
 	if jsonErr != nil || key.Key == "" {
 		return "", failf(codeKey, "the OAuth server's answer holds no key")
@@ -110,7 +112,7 @@ func exchangeSecret(ctx context.Context, text string, tags []string, ephemeral b
 	return key.Key, nil
 }
 
-func exchangeFailure(ctx context.Context, err error) error {
+func (s *oauthSecret) failure(ctx context.Context, err error) error {
 	var refused *oauth2.RetrieveError
 	switch {
 	case ctx.Err() != nil:
@@ -120,11 +122,25 @@ func exchangeFailure(ctx context.Context, err error) error {
 		if why == "" {
 			why = refused.ErrorCode
 		}
-		return failf(codeKey, "the OAuth client secret was refused: HTTP %d %s", refused.Response.StatusCode, why)
+		return s.refusal("the OAuth client secret was refused", refused.Response.StatusCode, why)
 	}
 	var requested *url.Error
 	if errors.As(err, &requested) { // its text would hold the URL
 		err = requested.Err
 	}
 	return failf(codeUnreachable, "the OAuth server cannot be reached: %s", fmt.Sprint(err))
+}
+
+// refusal is the error for an answer that is not 200. why is the server's own
+// text: it is shortened, and neither holds the secret nor draws on a terminal.
+func (s *oauthSecret) refusal(what string, status int, why string) error {
+	why = strings.ReplaceAll(why, s.value, redacted)
+	why = strings.Map(printable, keyPattern.ReplaceAllString(why, redacted))
+	if len(why) > oauthWhyBytes {
+		why = strings.ToValidUTF8(why[:oauthWhyBytes], "") + "…"
+	}
+	if status == http.StatusTooManyRequests || status >= http.StatusInternalServerError {
+		return failf(codeUnreachable, "the OAuth server cannot be reached: HTTP %d %s", status, why)
+	}
+	return failf(codeKey, "%s: HTTP %d %s", what, status, why)
 }

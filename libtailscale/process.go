@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unicode"
 
 	"tailscale.com/envknob"
 	"tailscale.com/hostinfo"
@@ -40,6 +41,10 @@ func prepareProcess(uploadLogs bool) {
 		if !uploadLogs {
 			envknob.SetNoLogsNoSupport()
 		}
+		// With its netmap from last time a node says Running before control has
+		// answered, and also when control then refuses it.
+		envknob.Setenv("TS_USE_CACHED_NETMAP", "false")
+		debug.SetGCPercent(heapPercent)
 		hostinfo.SetApp("cc-tailscale")
 		log.SetFlags(0)
 		log.SetOutput(io.Discard) // nothing of Go on stderr but stderrLog's lines
@@ -101,6 +106,8 @@ func nodeLog(cfg config) logger.Logf {
 		return logger.Discard
 	}
 	secrets := slices.Concat(cfg.Redact, []string{cfg.AuthKey, cfg.ClientSecret})
+	// The longest first: of two that begin alike, the shorter would leave a rest.
+	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) })
 	var pairs []string
 	for _, s := range secrets {
 		if s != "" {
@@ -110,9 +117,20 @@ func nodeLog(cfg config) logger.Logf {
 	values := strings.NewReplacer(pairs...)
 	write := stderrLog()
 	return func(format string, args ...any) {
-		line := strings.TrimSpace(fmt.Sprintf(format, args...))
-		write("tsnet: " + keyPattern.ReplaceAllString(values.Replace(line), redacted))
+		text := keyPattern.ReplaceAllString(values.Replace(fmt.Sprintf(format, args...)), redacted)
+		for line := range strings.Lines(strings.TrimSpace(text)) {
+			write("tsnet: " + strings.Map(printable, line))
+		}
 	}
+}
+
+// printable drops what is not text: names that peers chose are in the log, and
+// the log may be shown by a terminal.
+func printable(r rune) rune {
+	if unicode.IsControl(r) {
+		return -1
+	}
+	return r
 }
 
 // Memory. A transfer makes Go's heap grow to several hundred MiB, and Go gives

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -40,38 +41,66 @@ type noHalfClose struct{ net.Conn }
 func (noHalfClose) CloseWrite() error { return nil }
 
 // join copies both ways until both have ended, and closes both. An end of one
-// direction is passed on as an end of that direction; an error ends both.
+// direction is passed on as an end of that direction; an error ends both, and
+// so does whoever closes one of them meanwhile.
 func join(a, b stream) {
 	defer a.Close()
 	defer b.Close()
+	resetOnClose(a, true) // what is cut off must not look complete
+	resetOnClose(b, true)
 	var wg sync.WaitGroup
-	var ended sync.Once
+	var ended, failed atomic.Bool // one direction has
 	one := func(dst, src stream) {
-		err := pump(dst, src)
-		if err != nil {
+		if err := pump(dst, src, &ended); err != nil {
+			failed.Store(true)
 			a.Close()
 			b.Close()
 			return
 		}
 		dst.CloseWrite()
-		ended.Do(func() { // the other direction goes on, but not in silence for ever
-			src.SetWriteDeadline(time.Now().Add(lingerTimeout))
-			dst.SetReadDeadline(time.Now().Add(lingerTimeout))
-		})
+		// The other direction goes on, but not in silence for ever. Its pump may be
+		// waiting already; from its next step on it sets these itself.
+		ended.Store(true)
+		dst.SetReadDeadline(time.Now().Add(lingerTimeout))
+		src.SetWriteDeadline(time.Now().Add(lingerTimeout))
 	}
 	wg.Go(func() { one(a, b) })
 	one(b, a)
 	wg.Wait()
+	if !failed.Load() {
+		resetOnClose(a, false)
+		resetOnClose(b, false)
+	}
 }
 
-// pump copies src to dst until src ends (nil) or either fails.
-func pump(dst io.Writer, src stream) error {
+// resetOnClose has a later Close send a reset instead of an end, and drop what
+// is not sent yet. Only the host's TCP connections can: gVisor's have no such
+// call, so that a peer sees an end in any case.
+func resetOnClose(c net.Conn, reset bool) {
+	if tcp, ok := c.(interface{ SetLinger(sec int) error }); ok {
+		if reset {
+			tcp.SetLinger(0)
+		} else {
+			tcp.SetLinger(-1)
+		}
+	}
+}
+
+// pump copies src to dst until src ends (nil) or either fails. Once the other
+// direction has ended, each step may take lingerTimeout and no longer.
+func pump(dst, src stream, ended *atomic.Bool) error {
 	buf := buffers.Get().(*[copyBytes]byte)
 	defer buffers.Put(buf)
 	for {
+		if ended.Load() {
+			src.SetReadDeadline(time.Now().Add(lingerTimeout))
+		}
 		n, err := src.Read(buf[:])
 		if n > 0 {
 			noteMoved(n)
+			if ended.Load() {
+				dst.SetWriteDeadline(time.Now().Add(lingerTimeout))
+			}
 			if _, werr := dst.Write(buf[:n]); werr != nil {
 				return werr
 			}

@@ -83,7 +83,7 @@ int tailscale_start(int node, int timeout_ms, char **err);
  *    not on the tailnet, 4 unreachable, 5 refused, 6 timed out, 8 a name was given.
  *  - HTTP: LocalAPI under /localapi/v0/, basic auth with an empty user and
  *    *api_password, header "Sec-Tailscale: localapi". Only these endpoints:
- *    GET status, whois, dns-query, watch-ipn-bus, tka/status.
+ *    GET status, whois, dns-query, watch-ipn-bus, tka/status, cert/DOMAIN; POST ping.
  */
 int tailscale_loopback(int node, char **addr, char **socks_password, char **api_password, char **err);
 
@@ -108,6 +108,33 @@ int tailscale_dial(int node, char *network, char *address, int timeout_ms, int *
  */
 enum { TAILSCALE_ACCEPT_BYTES = 64 };
 int tailscale_listen(int node, char *network, char *address, int *fd, char **err);
+
+/*
+ * tailscale_known asks control whether it still has this device, and has not
+ * merely lost touch with it: *known is 1 or 0. A node cannot tell by itself; its
+ * state stays Running. TAILSCALE_ERR_UNREACHABLE, TAILSCALE_ERR_TIMEOUT: control
+ * did not say.
+ */
+int tailscale_known(int node, int timeout_ms, int *known, char **err);
+
+/*
+ * tailscale_netcheck measures the network around this host as the node sees it,
+ * with the DERP regions of its own map; at most some seconds. *report is one
+ * JSON object; what could not be found out is null, an address then "":
+ *   udp, ipv4, ipv6   bool    an answer came that way
+ *   ipv6_on_host      bool    the host has IPv6 at all
+ *   mapped_ipv4       string  this host's "ip:port" as others see it
+ *   mapped_ipv6       string
+ *   mapped_is_own     bool    mapped_ipv4 is an address of the host: no NAT
+ *   mapping_varies    bool    the NAT maps anew for each destination ("hard" NAT)
+ *   upnp, nat_pmp, pcp  bool  what the router offers for port mapping
+ *   captive_portal    bool
+ *   preferred_region  int     0: none
+ *   regions           [object] id (int), code, name, latency_ms (null: no answer);
+ *                     the quickest first
+ * TAILSCALE_ERR_UNREACHABLE: control has named no region yet.
+ */
+int tailscale_netcheck(int node, int timeout_ms, char **report, char **err);
 
 /*
  * tailscale_logout tells control that this node is gone (an ephemeral device is
