@@ -30,7 +30,6 @@ from cctailscale.errors import (
     ConnectionRefused,
     ControlUnreachable,
     ForkError,
-    JoinTimeout,
     KeyRefused,
     NodeClosed,
     NodeFailed,
@@ -42,7 +41,9 @@ from cctailscale.errors import (
 
 T = TypeVar("T")
 
-# Calls that wait at the same time. A dial holds a thread until it connects or times out.
+# Dials that wait at the same time: each holds a thread until it connects or times out.
+MAX_DIALS = 64
+# All other calls. They have threads of their own, so that no dial can keep a logout from being the first thing sent.
 MAX_CALLS = 64
 # For a call that only has to get through this process.
 CALL_SECONDS = 5.0
@@ -94,7 +95,12 @@ def _extension() -> Any:  # noqa: ANN401 - a cffi module has no types
 
 
 _owner: list[int] = []
-_limiter: anyio.CapacityLimiter | None = None
+
+
+@cache
+def _threads(dials: bool) -> anyio.CapacityLimiter:
+    """The pool for dials, or the one for all else. Made late, since a limiter needs a running loop."""
+    return anyio.CapacityLimiter(MAX_DIALS if dials else MAX_CALLS)
 
 
 def load() -> None:
@@ -137,7 +143,10 @@ def _failure(code: int, call: str, text: str, about: _Subject) -> CcTailscaleErr
     errors: dict[int, Callable[[], CcTailscaleError]] = {
         lib.TAILSCALE_ERR_CLOSED: NodeClosed,
         lib.TAILSCALE_ERR_TIMEOUT: lambda: (
-            JoinTimeout(about.seconds, "starting") if starting else TimedOut(about.target, about.seconds)
+            # All else in a start takes milliseconds.
+            ControlUnreachable(about.target, f"its OAuth server said nothing within {about.seconds:g} s")
+            if starting
+            else TimedOut(about.target, about.seconds)
         ),
         lib.TAILSCALE_ERR_NOT_ON_TAILNET: lambda: NotOnTailnet(about.target, text),
         lib.TAILSCALE_ERR_REFUSED: lambda: ConnectionRefused(about.target),
@@ -146,17 +155,19 @@ def _failure(code: int, call: str, text: str, about: _Subject) -> CcTailscaleErr
         ),
         lib.TAILSCALE_ERR_KEY: lambda: KeyRefused(text, "TS_CLIENT_SECRET"),
         lib.TAILSCALE_ERR_STATE: lambda: StateDirError(
-            about.state_dir, f"cannot be used ({text})", "Free some space, or correct its owner and permissions."
+            # The end of Go's text is the system's reason; before it come the names of Go's functions and files.
+            about.state_dir,
+            f"cannot be used ({text.rpartition(': ')[2]})",
+            "Free some space, or correct its owner and permissions.",
         ),
     }
     return errors.get(code, lambda: NodeFailed(f"{call}: {text}"))()
 
 
-async def _in_thread(call: Callable[[], T], dispose: Callable[[T], object], seconds: float) -> T:
+async def _in_thread(
+    call: Callable[[], T], dispose: Callable[[T], object], seconds: float, *, dials: bool = False
+) -> T:
     """Runs `call` in a thread. If nobody waits for its result any more, `dispose` gets it."""
-    global _limiter  # noqa: PLW0603 - the one pool for C calls; a limiter needs a running loop
-    if _limiter is None:
-        _limiter = anyio.CapacityLimiter(MAX_CALLS)
     lock = threading.Lock()
     results: list[T] = []
     abandoned = False
@@ -170,7 +181,7 @@ async def _in_thread(call: Callable[[], T], dispose: Callable[[T], object], seco
 
     try:
         with anyio.fail_after(seconds + GRACE_SECONDS):
-            await anyio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=_limiter)
+            await anyio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=_threads(dials))
     except BaseException as stopped:
         with lock:
             abandoned = True
@@ -211,7 +222,7 @@ class NodeHandle:
     async def start(self, seconds: float) -> None:
         """Starts the node, and exchanges an OAuth client secret first; the bus tells the rest.
 
-        Raises KeyRefused, ControlUnreachable (the OAuth server), StateDirError, JoinTimeout, NodeClosed, NodeFailed.
+        Raises KeyRefused, ControlUnreachable (the OAuth server), StateDirError, NodeClosed, NodeFailed.
         """
         about = _Subject(self._config.control_url or "https://api.tailscale.com", seconds, self._config.state_dir)
         await _in_thread(lambda: _call("start", self._number, _milliseconds(seconds), about=about), _nothing, seconds)
@@ -249,7 +260,35 @@ class NodeHandle:
             _call(name, self._number, b"tcp", *arguments, fd, about=about)
             return socket.socket(fileno=fd[0])
 
-        return await _in_thread(call, socket.socket.close, about.seconds)
+        return await _in_thread(call, socket.socket.close, about.seconds, dials=name == "dial")
+
+    async def known(self, seconds: float) -> bool:
+        """Asks control whether it still has this device (`tailscale_known`).
+
+        Raises TimedOut and Unreachable (control does not say), NodeClosed, NodeFailed.
+        """
+        about = _Subject("control", seconds)
+
+        def known() -> bool:
+            answer = _extension().ffi.new("int *")
+            _call("known", self._number, _milliseconds(seconds), answer, about=about)
+            return bool(answer[0])
+
+        return await _in_thread(known, _nothing, seconds)
+
+    async def netcheck(self, seconds: float) -> str:
+        """What the network around this host is like: the JSON document of `tailscale_netcheck`.
+
+        Raises Unreachable (control has named no DERP region yet), TimedOut, NodeClosed, NodeFailed.
+        """
+        about = _Subject("the DERP regions", seconds)
+
+        def netcheck() -> str:
+            report = _extension().ffi.new("char **")
+            _call("netcheck", self._number, _milliseconds(seconds), report, about=about)
+            return _take(report)
+
+        return await _in_thread(netcheck, _nothing, seconds)
 
     async def logout(self, seconds: float) -> None:
         """Tells control that the node is gone, and waits for the answer. Raises TimedOut, NodeClosed, NodeFailed."""

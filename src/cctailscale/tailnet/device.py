@@ -1,10 +1,10 @@
 """One device on the tailnet, from its start to its end: the node in Go, its LocalAPI, and what its bus says."""
 
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import aiohttp
 import anyio
 import anyio.abc
 
@@ -12,7 +12,6 @@ from cctailscale.errors import (
     ApprovalNeeded,
     CcTailscaleError,
     ControlUnreachable,
-    JoinError,
     JoinTimeout,
     KeyRefused,
     LocalApiError,
@@ -20,11 +19,15 @@ from cctailscale.errors import (
     LoginNeeded,
     NodeClosed,
     NodeFailed,
+    TimedOut,
+    Unreachable,
 )
 from cctailscale.tailnet.binding import NodeConfig, NodeHandle
 from cctailscale.tailnet.dial import Dialer
 from cctailscale.tailnet.localapi import LocalAPI
 from cctailscale.tailnet.models import IPNState, Notify, Warning_
+
+log = logging.getLogger(__name__)
 
 # How long control may fail to answer before the join is given up, well before the whole time-out: a server that is
 # down is not worth a minute, and a short gap is bridged.
@@ -32,8 +35,10 @@ CONTROL_SECONDS = 10.0
 # health.LoginStateWarnable; its text ends with the last error of a login, and there is no other way to see that.
 LOGIN_STATE = "login-state"
 LOGIN_ERROR = "The last login error was: "
-# Go, after the cancel of everything that runs on the node, closes in milliseconds.
-CLOSE_SECONDS = 5.0
+# For control to say whether it has the device. It answers within one round trip; the call that asks waits meanwhile.
+ASK_SECONDS = 3.0
+# Go closes in milliseconds; but it logs an ephemeral device out first, if that was not done, and gives that 5 s.
+CLOSE_SECONDS = 7.0
 
 
 class Device:
@@ -52,9 +57,11 @@ class Device:
         self.state = IPNState.NoState
         self.login_url: str | None = None
         self.warnings: list[Warning_] = []
+        self.close_seconds = CLOSE_SECONDS
         self._key_source = key_source
         self._refusal: str | None = None
         self._failure: CcTailscaleError | None = None
+        self._answered = False  # whether control has said anything about the login
         self._has_run = False
         self._changed = anyio.Event()
 
@@ -71,7 +78,10 @@ class Device:
         device = cls(config, key_source)
         handle = await NodeHandle.open(config)
         try:
-            await handle.start(seconds)
+            try:
+                await handle.start(seconds)
+            except KeyRefused as refused:  # the contract does not know which variable the secret came from
+                raise KeyRefused(refused.reason, key_source or refused.source) from refused
             loopback = await handle.loopback()
             async with (
                 LocalAPI(loopback) as api,
@@ -86,7 +96,7 @@ class Device:
                     watching.cancel_scope.cancel()
         finally:
             with anyio.CancelScope(shield=True):
-                await handle.close(CLOSE_SECONDS)
+                await handle.close(device.close_seconds)
 
     async def _watch(self) -> None:
         """Follows the bus. Whatever ends it is kept for who waits, and does not end the device's task group."""
@@ -94,7 +104,8 @@ class Device:
             async for notice in self.api.watch_ipn_bus():
                 self._take(notice)
             self._failure = NodeClosed()
-        except (aiohttp.ClientError, LocalApiError) as error:
+        except Exception as error:  # aiohttp's, the parser's: a device that is deaf is of no use, whatever the reason
+            log.debug("the bus ended", exc_info=True)
             self._failure = NodeFailed(f"its bus ended ({error})")
         self._tell()
 
@@ -102,11 +113,13 @@ class Device:
         if notice.state is not None:
             self.state = notice.state
             if notice.state is IPNState.Running:
-                self._has_run = True
+                self._answered = self._has_run = True
                 self.login_url = self._refusal = None
         if notice.browse_to_url:
+            self._answered = True
             self.login_url = notice.browse_to_url
         if notice.login_finished is not None:
+            self._answered = True
             self.login_url = None
         if notice.err_message:
             self._refusal = notice.err_message
@@ -125,7 +138,7 @@ class Device:
 
     @property
     def running(self) -> bool:
-        return self.state is IPNState.Running
+        return self._failure is None and self.state is IPNState.Running
 
     @property
     def login_error(self) -> str:
@@ -148,18 +161,22 @@ class Device:
         return None
 
     async def joined(self, seconds: float) -> None:
-        """Returns when the device runs. Raises the JoinError that says why it does not, NodeClosed or NodeFailed."""
+        """Returns when the device runs. Raises the JoinError that says why it does not, NodeClosed or NodeFailed.
+
+        It may be called again: what was in the way may have passed.
+        """
         with anyio.move_on_after(seconds):
             async with anyio.create_task_group() as waiting:
-                waiting.start_soon(self._give_up_on_control)
+                waiting.start_soon(self._give_up_on_control, waiting.cancel_scope)
                 await self.wait_until(lambda: self.running or self.obstacle() is not None)
                 waiting.cancel_scope.cancel()
         obstacle = self.obstacle()
         if obstacle is not None:
             raise obstacle
         if not self.running:
-            if self.login_error:
-                raise self._unreachable()
+            if self.login_error or not self._answered:
+                reason = self.login_error or f"nothing within {seconds:g} s"
+                raise ControlUnreachable(self.config.control_url or "https://controlplane.tailscale.com", reason)
             raise JoinTimeout(seconds, self.state.name)
         self.dialer.magic_dns_suffix = await self._magic_dns_suffix()
         lock = await self.api.lock()
@@ -170,18 +187,36 @@ class Device:
         tailnet = (await self.api.status(peers=False)).current_tailnet
         return tailnet.magic_dns_suffix if tailnet else ""
 
-    async def _give_up_on_control(self) -> None:
-        await self.wait_until(lambda: bool(self.login_error))
-        with anyio.move_on_after(CONTROL_SECONDS):
-            await self.wait_until(lambda: self.running)
-        if self.login_error and not self.running:
-            self._failure = self._unreachable()
-            self._tell()
+    async def _give_up_on_control(self, waiting: anyio.CancelScope) -> None:
+        """Ends the waiting once control has been failing for a while."""
+        while True:
+            await self.wait_until(lambda: bool(self.login_error))
+            with anyio.move_on_after(CONTROL_SECONDS) as patience:
+                await self.wait_until(lambda: not self.login_error)
+            if patience.cancelled_caught:
+                waiting.cancel()
+                return
 
-    def _unreachable(self) -> JoinError:
-        return ControlUnreachable(self.config.control_url or "https://controlplane.tailscale.com", self.login_error)
+    async def settled(self) -> None:
+        """Returns when the device can be logged out, or when it is clear that there is nothing to log out.
+
+        Control may have let a device in whose join is under way, but the node keeps its key, without which it cannot
+        log out, only once it has its first netmap (controlclient.Auto.sendStatus).
+        """
+        await self.wait_until(lambda: self._has_run or self.obstacle() is not None or bool(self.login_error))
 
     async def is_online(self) -> bool:
         """Whether control has this device in its map poll. A deletion and an outage of control look the same here."""
-        status = await self.api.status(peers=False)
+        try:
+            status = await self.api.status(peers=False)
+        except LocalApiError:
+            return False
         return status.me is not None and status.me.online
+
+    async def is_known(self) -> bool | None:
+        """Asks control whether it still has this device; None if it does not say."""
+        try:
+            return await self.handle.known(ASK_SECONDS)
+        except (TimedOut, Unreachable, NodeFailed) as error:
+            log.info("control does not say whether it has this device: %s", error.happened)
+            return None

@@ -3,6 +3,8 @@
 A device's state lies in a numbered folder, so that a replacement can be built beside the device it replaces.
 """
 
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from cctailscale import naming, statedir
@@ -17,7 +19,10 @@ class Session:
 
     def __init__(self, directory: statedir.SessionDir) -> None:
         self._directory = directory
-        self.swept = False  # whether what killed sessions left was looked at
+        self._last = 0  # the highest number of a folder so far
+        for folder in self._folders():
+            if not (folder / STATE_FILE).is_file():  # a process was killed while it made it
+                shutil.rmtree(folder, ignore_errors=True)
 
     @classmethod
     def claim(cls, settings: Settings) -> "Session":
@@ -41,25 +46,40 @@ class Session:
         """The name to ask control for."""
         return self._directory.hostname
 
-    def kept_state(self) -> Path | None:
-        """The folder of the device that an earlier process had, the newest if a crash left two."""
-        kept = [folder for folder in self._folders() if (folder / STATE_FILE).is_file()]
-        return kept[-1] if kept else None
+    def kept_states(self) -> list[Path]:
+        """The folders of devices that an earlier process had; the newest first, where a crash left two."""
+        return [folder for folder in reversed(self._folders()) if (folder / STATE_FILE).is_file()]
+
+    def keep_only(self, folder: Path) -> None:
+        """Removes the state of all devices but one."""
+        for other in self._folders():
+            if other != folder:
+                shutil.rmtree(other, ignore_errors=True)
 
     def new_state(self) -> Path:
-        """An empty folder for a new device."""
-        folders = self._folders()
-        folder = self._directory.path / f"device-{int(folders[-1].name.partition('-')[2]) + 1 if folders else 1}"
+        """An empty folder for a new device. No number is used twice: a node that is closing may still write."""
+        self._last = max([self._last, *map(_number, self._folders())]) + 1
+        folder = self._directory.path / f"device-{self._last}"
         folder.mkdir(mode=0o700)
         return folder
 
     def _folders(self) -> list[Path]:
+        """In the order in which they were made."""
         folders = [path for path in self._directory.path.glob("device-*") if path.name.partition("-")[2].isdecimal()]
-        return sorted(folders, key=lambda path: int(path.name.partition("-")[2]))
+        return sorted(folders, key=_number)
 
-    def end(self, forget: bool) -> None:
-        """Lets the directory go; with `forget` it is removed, its device being logged out."""
-        if forget:
-            self._directory.remove()
-        else:
+    def end(self, discarded: Iterable[Path] = ()) -> None:
+        """Lets the directory go. It is removed if no device has its state in it any more. Raises StateDirError.
+
+        `discarded`: folders that somebody is removing at this moment, which is not waited for.
+        """
+        for folder in discarded:
+            shutil.rmtree(folder, ignore_errors=True)
+        if self.kept_states():
             self._directory.close()
+        else:
+            self._directory.remove()
+
+
+def _number(folder: Path) -> int:
+    return int(folder.name.partition("-")[2])

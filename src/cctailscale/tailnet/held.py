@@ -1,0 +1,119 @@
+"""A device with the task that holds it open, so that who asked for it may be cancelled without losing track of it."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+
+from cctailscale.errors import CcTailscaleError, NodeClosed, NodeFailed
+
+if TYPE_CHECKING:
+    from cctailscale.tailnet.binding import NodeConfig
+    from cctailscale.tailnet.device import Device
+
+log = logging.getLogger(__name__)
+
+# A start takes milliseconds. One that takes longer exchanges a client secret: control has no device then.
+STARTING_SECONDS = 1.0
+
+
+class Held:
+    """One device, from the wish for it to its end. `hold` is the task; `state_dir` is the device's alone."""
+
+    def __init__(self, config: NodeConfig, key_source: str, seconds: float, extra_ca: Path | None = None) -> None:
+        self.config = config
+        self.state_dir = config.state_dir
+        self._key_source = key_source
+        self._seconds = seconds
+        self._extra_ca = extra_ca
+        self._device: Device | None = None
+        self._error: CcTailscaleError | None = None
+        self._opened = anyio.Event()  # it is open, or will not be
+        self._scope = anyio.CancelScope()
+        self._closed = anyio.Event()
+        self._told: anyio.Event | None = None  # set once a logout has ended
+        self.logged_out = False
+
+    async def hold(self) -> None:
+        """Opens the device and keeps it open until `close`. Never raises: `open` does."""
+        try:
+            from cctailscale.tailnet.device import Device  # aiohttp comes with it: not before `initialize` is answered
+
+            with self._scope:
+                async with Device.opened(self.config, self._key_source, self._seconds, self._extra_ca) as device:
+                    self._device = device
+                    self._opened.set()
+                    await anyio.sleep_forever()
+        except CcTailscaleError as error:
+            self._error = error
+        except Exception as error:
+            log.exception("the node failed in an unforeseen way")
+            self._error = NodeFailed(f"{type(error).__name__}: {error}")
+        finally:
+            self._opened.set()
+            self._closed.set()
+
+    @property
+    def device(self) -> Device:
+        """The device, which must have been opened."""
+        assert self._device is not None
+        return self._device
+
+    async def open(self) -> Device:
+        """Waits for the start. Raises what `Device.opened` raises; NodeClosed if it was closed meanwhile."""
+        await self._opened.wait()
+        if self._device is None:
+            raise self._error or NodeClosed
+        return self._device
+
+    async def log_out(self, seconds: float) -> bool:
+        """Tells control that the device is gone; whether that is certain. Never raises. A second call joins the first.
+
+        A join that is under way is waited for: control may have let the device in, and the node does not know its own
+        key before the answer.
+        """
+        deadline = anyio.current_time() + seconds
+        if self._told is not None:
+            with anyio.move_on_after(seconds):
+                await self._told.wait()
+            return self.logged_out
+        self._told = anyio.Event()
+        try:
+            with anyio.move_on_after(min(seconds, STARTING_SECONDS)):
+                await self._opened.wait()
+            if self._device is not None:
+                with anyio.CancelScope(deadline=deadline):
+                    await self._device.settled()
+                await self._device.handle.logout(max(0.1, deadline - anyio.current_time()))
+            self.logged_out = True
+        except CcTailscaleError as error:
+            log.warning("the logout was sent, but is not confirmed: %s", error.happened)
+        except Exception:
+            log.exception("the logout failed in an unforeseen way")
+        finally:
+            self._told.set()
+        return self.logged_out
+
+    def begin_to_close(self, seconds: float) -> None:
+        """Lets go of the device; `close` waits for it, for that long. What is left then goes on in Go."""
+        if self._device is not None:
+            self._device.close_seconds = seconds
+        self._scope.cancel()
+
+    async def close(self) -> None:
+        """Ends the device. Its state stays."""
+        self._scope.cancel()
+        with anyio.CancelScope(shield=True):
+            await self._closed.wait()
+
+    async def discard(self) -> None:
+        """Ends the device and removes its state."""
+        await self.close()
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(partial(shutil.rmtree, self.state_dir, ignore_errors=True))
