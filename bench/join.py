@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 
 from bench.figures import Goal, Subject, ratios
@@ -18,17 +19,27 @@ async def measure(lab: Lab, rounds: int) -> Subject:
     status: list[float] = []
     fetch: list[float] = []
     bare: list[float] = []
+    stored: list[float] = []
     for _ in range(rounds):
         status.append(await _first_call(lab, "tailscale_status", {}))
-        with lab.helper("-join-only") as (line, _):
-            bare.append(line["start_ms"])
+        bare.append(_bare(lab))
+        with tempfile.TemporaryDirectory(prefix="cc-tailscale-bench-") as folder:
+            stored.append(_bare(lab, "-dir", folder))
         fetch.append(await _first_call(lab, "tailscale_fetch", {"url": f"http://{PEER}/"}))
     subject.add("first tailscale_status", "ms", status)
     subject.add("first tailscale_fetch", "ms", fetch)
-    subject.add("bare tsnet", "ms", bare)
-    subject.add("tailscale_status / bare tsnet, by round", "x", ratios(status, bare), Goal(2))
-    subject.add("tailscale_fetch / bare tsnet, by round", "x", ratios(fetch, bare))
+    subject.add("bare tsnet, state in memory", "ms", bare)
+    subject.add("bare tsnet, state on disk as ours", "ms", stored)
+    subject.add("tailscale_status / in memory, by round", "x", ratios(status, bare), Goal(2))
+    subject.add("tailscale_status / on disk, by round", "x", ratios(status, stored))
+    subject.add("tailscale_fetch / in memory, by round", "x", ratios(fetch, bare))
     return subject
+
+
+def _bare(lab: Lab, *arguments: str) -> float:
+    with lab.helper("-join-only", *arguments) as (line, _):
+        milliseconds: float = line["start_ms"]
+        return milliseconds
 
 
 async def _first_call(lab: Lab, tool: str, arguments: dict[str, str]) -> float:

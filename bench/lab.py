@@ -26,7 +26,7 @@ class Lab:
 
     def __init__(self, tailnet: Localnet, peer: dict[str, Any], folder: Path) -> None:
         self.tailnet = tailnet
-        self.peer_name: str = peer["name"]
+        self.peer_address: str = peer["ips"][0]
         self._folder = folder
         self._numbers = itertools.count(1)
 

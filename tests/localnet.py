@@ -109,7 +109,9 @@ class Localnet:
         events = self.admin("GET", "/events?after=0&wait_ms=0")["events"]
         return max((event["seq"] for event in events), default=0)
 
-    def wait_for(self, kind: str, hostname: str | None = None, *, after: int = 0, seconds: float = 20) -> dict[str, Any]:
+    def wait_for(
+        self, kind: str, hostname: str | None = None, *, after: int = 0, seconds: float = 20
+    ) -> dict[str, Any]:
         """The first event of a kind (registered, online, offline, logout, removed, …) after number `after`."""
         query: dict[str, Any] = {"kind": kind} | ({"hostname": hostname} if hostname else {})
         deadline = time.monotonic() + seconds

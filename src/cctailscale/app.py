@@ -8,18 +8,20 @@ import importlib
 import logging
 import os
 import signal
+import socket
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from typing import NoReturn
 
 import anyio
 import anyio.abc
-import anyio.to_thread
 
 from cctailscale.config import Loaded, load_settings
 from cctailscale.errors import CcTailscaleError
 from cctailscale.redact import RedactingFilter, Redactor
 from cctailscale.server import Server, serve, tools_of
+from cctailscale.tailnet.forward import Forwards
 from cctailscale.tailnet.node import Node
 
 log = logging.getLogger("cctailscale")
@@ -39,12 +41,33 @@ def run(environ: Mapping[str, str]) -> NoReturn:
     loaded = load_settings(environ)
     redactor = Redactor(*loaded.settings.secrets())
     _log_to_stderr(loaded, redactor)
-    anyio.run(_serve, loaded, redactor)
-    for number in STOP_SIGNALS:  # the second signal of a client's stop sequence: only the exit is left
-        signal.signal(number, signal.SIG_IGN)
+    with _stop_signals() as wake:
+        anyio.run(_serve, loaded, redactor, wake)
     logging.shutdown()
     # All is closed. Taking the interpreter apart would need another 0.2 s, in which Claude Code's KILL may come.
     os._exit(0)
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[socket.socket]:
+    """A socket that becomes readable at each stop signal. At the end they are ignored: only the exit remains.
+
+    Not the event loop's own handlers: those are taken off when the loop closes, and the second signal of a client's
+    stop sequence would kill the process in the moment between.
+    """
+    wake, woken = socket.socketpair()
+    with wake, woken:
+        wake.setblocking(False)
+        woken.setblocking(False)
+        signal.set_wakeup_fd(woken.fileno(), warn_on_full_buffer=False)
+        for number in STOP_SIGNALS:
+            signal.signal(number, lambda *_: None)  # the wake-up descriptor does it
+        try:
+            yield wake
+        finally:
+            for number in STOP_SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
+            signal.set_wakeup_fd(-1)
 
 
 def _log_to_stderr(loaded: Loaded, redactor: Redactor) -> None:
@@ -61,30 +84,34 @@ def _log_to_stderr(loaded: Loaded, redactor: Redactor) -> None:
         log.warning("%s", warning)
 
 
-async def _serve(loaded: Loaded, redactor: Redactor) -> None:
+async def _serve(loaded: Loaded, redactor: Redactor, wake: socket.socket) -> None:
     stop = anyio.Event()
-    loop = asyncio.get_running_loop()
-    for number in STOP_SIGNALS:
-        loop.add_signal_handler(number, stop.set)
+    asyncio.get_running_loop().add_reader(wake, stop.set)
     loading = False
-    async with Node.opened(loaded, redactor) as node, anyio.create_task_group() as tasks:
+    async with (
+        Node.opened(loaded, redactor) as node,
+        Forwards.opened(node) as forwards,
+        anyio.create_task_group() as tasks,
+    ):
 
         def initialized() -> None:
             nonlocal loading
             if loading:
                 return
             loading = True
-            tasks.start_soon(_load)
+            # A daemon: a client that only looks (claude mcp list) stops at once, and must not wait for it.
+            threading.Thread(target=_load, name="load", daemon=True).start()
             if loaded.settings.join == "start":
                 tasks.start_soon(_join_soon, node)
 
-        server = Server(tools_of(node), redactor, initialized)
+        server = Server(tools_of(node, forwards), redactor, initialized)
         tasks.start_soon(_watch_parent, stop)
         tasks.start_soon(_talk, server, stop)
         try:
             await stop.wait()
-        finally:
+        finally:  # also when a defect ends the task group: the device is logged out
             with anyio.CancelScope(shield=True):
+                asyncio.get_running_loop().remove_reader(wake)
                 await node.stop(LOGOUT_SECONDS)
             tasks.cancel_scope.cancel()
 
@@ -105,18 +132,16 @@ async def _watch_parent(stop: anyio.Event) -> None:
     stop.set()
 
 
-async def _load() -> None:
+def _load() -> None:
     """Loads what the first tool call needs, once `initialize` is answered and while nobody waits."""
+    try:
+        from cctailscale.tailnet import binding
 
-    def load() -> None:
-        with contextlib.suppress(CcTailscaleError):  # the first tool call will say it
-            from cctailscale.tailnet import binding
-
-            binding.load()
+        binding.load()
         importlib.import_module("cctailscale.tailnet.device")
         importlib.import_module("cctailscale.tailnet.fetch")
-
-    await anyio.to_thread.run_sync(load, abandon_on_cancel=True)
+    except Exception:  # the first tool call will say it
+        log.debug("what the tools need cannot be loaded", exc_info=True)
 
 
 async def _join_soon(node: Node) -> None:

@@ -20,13 +20,25 @@
     ├── DialError               one address on the tailnet, one attempt
     │   ├── BadUrl                not an address that can be asked for
     │   ├── BadHeader             a request header that is not the caller's to set
+    │   ├── BadName               neither a name nor an address
     │   ├── NoSuchName            the tailnet's DNS does not know the name
+    │   ├── NoSuchDevice          the address belongs to no device of the tailnet
     │   ├── NotOnTailnet          the guard: no peer and no accepted route owns it
     │   ├── ConnectionRefused     the peer is there, nothing listens on the port
     │   ├── Unreachable           no path to the peer
     │   ├── TimedOut              no answer in time, also what a packet filter's drop looks like
     │   ├── TlsError              the peer's certificate or handshake was not accepted
     │   └── PeerProtocolError     the answer is not sound HTTP, or passes a limit
+    ├── BadCall                 arguments of a tool that do not make a whole
+    ├── ForwardError            a port forward cannot be made or closed
+    │   ├── PortTaken             the local port cannot be listened on
+    │   ├── OwnNode               the target is this node itself
+    │   ├── ForwardsFull          there are as many as there can be
+    │   └── NoSuchForward         no forward has that id
+    ├── SaveError               a file cannot be written
+    │   ├── SaveRefused           it lies where no tool may write
+    │   └── SaveFailed            the file system did not take it
+    ├── CertificateUnavailable  the node has no certificate and cannot get one
     └── LocalApiError           the node's own LocalAPI refused a call
 
 The text of each says what happened, what it means and what to do next, in that order; the three are attributes as
@@ -146,16 +158,28 @@ class LoginNeeded(JoinError):
 
 
 class KeyRefused(JoinError):
-    """Control does not take the key. `reason` is control's own text; `source` the variable the key came from."""
+    """Control does not take the key. `reason` is control's own text; `source` the variable the key came from.
+
+    An empty `source`: no key was used, and control has refused the device itself, or its login.
+    """
 
     def __init__(self, reason: str, source: str = "TS_AUTHKEY") -> None:
         self.reason = plain(reason)
         self.source = source
-        super().__init__(
-            f"The control server refused the key from {source}: {self.reason.rstrip('.') or 'it gave no reason'}.",
-            "The key is mistyped, expired, revoked, or was single-use and has been used.",
-            f"Make a new key (reusable and ephemeral fits best) in the admin console, put it in {source} and restart.",
-        )
+        why = self.reason.rstrip(".") or "it gave no reason"
+        if source:
+            super().__init__(
+                f"The control server refused the key from {source}: {why}.",
+                "The key is mistyped, expired, revoked, or was single-use and has been used.",
+                "Make a new key (reusable and ephemeral fits best) in the admin console, "
+                f"put it in {source} and restart.",
+            )
+        else:
+            super().__init__(
+                f"The control server refused the login of this device: {why}.",
+                "The link has expired, or the tailnet does not let in this person, or a device with these TS_TAGS.",
+                "Call the tool again for a new link, or set TS_AUTHKEY or TS_AUTHKEY_FILE and restart.",
+            )
 
 
 class ApprovalNeeded(JoinError):
@@ -185,14 +209,19 @@ class LockedOut(JoinError):
 
 
 class ControlUnreachable(JoinError):
-    """The control server `url` gives no answer; `reason` is what the attempt ended with."""
+    """The control server `url` gives no answer; `reason` is what the attempt ended with.
 
-    def __init__(self, url: str, reason: str = "") -> None:
+    `joined`: the device has joined before, and goes on without.
+    """
+
+    def __init__(self, url: str, reason: str = "", *, joined: bool = False) -> None:
         self.url = shown_address(url)
         why = f" ({plain(reason)})" if reason else ""
         super().__init__(
             f"The control server {self.url} gave no answer{why}.",
-            "Without it this node cannot join the tailnet.",
+            "This node goes on with what it knows; devices that come, go or change are not seen until it answers."
+            if joined
+            else "Without it this node cannot join the tailnet.",
             "Check the internet connection, TS_CONTROL_URL, and HTTPS_PROXY where a proxy is needed; then try again.",
         )
 
@@ -238,14 +267,18 @@ class NodeClosed(NodeError):
 
 
 class NodeGone(NodeError):
-    """Control deleted the device `hostname` and no replacement could join; `single_use` if the key allows only one."""
+    """Control deleted the device `hostname` and no replacement could join.
 
-    def __init__(self, hostname: str, *, single_use: bool = False) -> None:
+    `single_use`: because the key allows no second device; `refusal` is what control said to it.
+    """
+
+    def __init__(self, hostname: str, *, single_use: bool = False, refusal: str = "") -> None:
         self.hostname = hostname
+        why = f" ({plain(refusal)})" if refusal else ""
         super().__init__(
             f"The device {hostname} was removed from the tailnet.",
             "Ephemeral devices are removed when they were offline for a while, a sleeping laptop for example.",
-            "Its key was single-use and cannot make another one: set a reusable key and restart the server."
+            f"Its key cannot make another one{why}: set a reusable key and restart the server."
             if single_use
             else "Call the tool again: a new device joins in its place.",
         )
@@ -296,16 +329,53 @@ class BadHeader(DialError):
         )
 
 
-class NoSuchName(DialError):
-    """The tailnet's own DNS has no address for `name`."""
+class BadName(DialError):
+    """`host` is in no form that a tool takes; `problem` follows on it ("has a space in it")."""
 
-    def __init__(self, name: str) -> None:
-        target = plain(name, MAX_ADDRESS_CHARS)
+    def __init__(self, host: str, problem: str = "is neither a name nor an address in its usual form") -> None:
+        target = plain(host, MAX_ADDRESS_CHARS)
         super().__init__(
             target,
-            f"The tailnet has no name {target}.",
+            f"{target or 'An empty text'} {plain(problem).rstrip('.')}.",
+            "Nothing was sent.",
+            "Give a short name (web), a full name (web.tail1234.ts.net), an IPv4 address (100.64.0.1) "
+            "or an IPv6 address (fd7a:115c:a1e0::1).",
+        )
+
+
+class NoSuchName(DialError):
+    """The tailnet's own DNS has no address for `name`.
+
+    With `redirected_from`, the URL whose redirects led there, the name is the word of a peer, and is not shown.
+    """
+
+    def __init__(self, name: str, redirected_from: str | None = None) -> None:
+        target = plain(name, MAX_ADDRESS_CHARS) if redirected_from is None else shown_address(redirected_from)
+        super().__init__(
+            target,
+            f"The tailnet has no name {target}."
+            if redirected_from is None
+            else f"{target} redirects to a name that the tailnet does not have.",
             "Only the tailnet's own DNS is asked (MagicDNS and its split-DNS routes), never this machine's resolver.",
             "Check the spelling, or give the peer's 100.x address.",
+        )
+
+
+class NoSuchDevice(DialError):
+    """No device of the tailnet has the address of `target`; `behind` is the subnet router in front of it, if any."""
+
+    def __init__(self, target: str, behind: str = "") -> None:
+        shown = shown_address(target)
+        router = plain(behind)
+        super().__init__(
+            shown,
+            f"No device of this tailnet has the address {shown}.",
+            f"It is behind the subnet router {router}: hosts there are no devices of the tailnet."
+            if router
+            else "The tailnet knows its own devices only, not public addresses nor hosts of other networks.",
+            f"Ask about {router} instead."
+            if router
+            else "Give a device's name or its 100.x or fd7a: address; tailscale_devices lists them.",
         )
 
 
@@ -394,6 +464,99 @@ class PeerProtocolError(DialError):
             "That is not a sound HTTP answer, so it was dropped.",
             "Check that the port speaks HTTP and that the URL and scheme are right.",
         )
+
+
+class BadCall(CcTailscaleError):
+    """The arguments of a tool do not make a whole; `problem` and `next_step` are sentences of ours."""
+
+    def __init__(self, problem: str, next_step: str) -> None:
+        super().__init__(problem, "Nothing was done.", next_step)
+
+
+class ForwardError(CcTailscaleError):
+    """A port forward cannot be made or closed; those that there are go on."""
+
+
+class PortTaken(ForwardError):
+    """127.0.0.1:`port` cannot be listened on; `reason` is the operating system's."""
+
+    def __init__(self, port: int, reason: str) -> None:
+        self.port = port
+        super().__init__(
+            f"The local port {port} cannot be used: {plain(reason).rstrip('.')}.",
+            "Another program listens there, or the port needs more rights (below 1024).",
+            "Choose another local_port, or leave it out: 0 takes one that is free.",
+        )
+
+
+class OwnNode(ForwardError):
+    """`target` is this node itself."""
+
+    def __init__(self, target: str) -> None:
+        shown = plain(target, MAX_ADDRESS_CHARS)
+        super().__init__(
+            f"{shown} is this node itself.",
+            "A forward to it would lend this node's identity to whoever connects, so none was made.",
+            "Name another device of the tailnet; what runs on this machine is on 127.0.0.1 already.",
+        )
+
+
+class ForwardsFull(ForwardError):
+    """There are `limit` forwards already."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"There are {limit} forwards already, and there can be no more.",
+            "Each of them holds a port of this machine until it is closed.",
+            'See them with action="list" and close one that is not needed.',
+        )
+
+
+class NoSuchForward(ForwardError):
+    """No forward is called `forward_id`; `known` are those that there are."""
+
+    def __init__(self, forward_id: str, known: tuple[str, ...]) -> None:
+        there = f"There are {', '.join(known)}." if known else "There is none."
+        super().__init__(
+            f"No forward has the id {plain(forward_id, 40) or '(empty)'}.", there, 'Take an id from action="list".'
+        )
+
+
+class SaveError(CcTailscaleError):
+    """A file cannot be written. Nothing of it is left behind."""
+
+
+class SaveRefused(SaveError):
+    """No tool may write to `path`; `problem` follows on it ("is a symbolic link")."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        self.path = plain(path, MAX_ADDRESS_CHARS)
+        super().__init__(
+            f"{self.path or 'An empty path'} {plain(problem).rstrip('.')}.",
+            "Tools write new files below the project's folder, in folders that exist; no hidden ones, and nothing that "
+            "configures an agent (CLAUDE.md, AGENTS.md).",
+            "Give save_to another path, such as downloads/report.pdf, relative to the project's folder.",
+        )
+
+
+class SaveFailed(SaveError):
+    """The file system did not take `path`, for `reason`."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path = plain(path, MAX_ADDRESS_CHARS)
+        super().__init__(
+            f"{self.path} could not be written: {plain(reason).rstrip('.')}.",
+            "What had been written of it was removed.",
+            "Make room or see to the folder's permissions, then call again.",
+        )
+
+
+class CertificateUnavailable(CcTailscaleError):
+    """The node has no certificate for `domain` and cannot get one. `meaning` and `next_step` depend on why not."""
+
+    def __init__(self, domain: str, reason: str, meaning: str, next_step: str) -> None:
+        self.domain = plain(domain)
+        super().__init__(f"There is no certificate for {self.domain}: {plain(reason).rstrip('.')}.", meaning, next_step)
 
 
 class LocalApiError(CcTailscaleError):

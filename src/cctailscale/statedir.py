@@ -217,7 +217,8 @@ def _prepared(root: Path) -> Path:
     real = root.resolve(strict=True)  # the root itself may be a link of the user's: to another disk, say
     _refuse_unsafe(real)
     if not os.access(real, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        number = errno.EROFS if os.statvfs(real).f_flag & os.ST_RDONLY else errno.EACCES
+        raise OSError(number, os.strerror(number))
     return real
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # One message. Tool arguments are far smaller; a line beyond it is answered as what it is, not a message.
 MAX_LINE_BYTES = 16 << 20
 # What a line that was too long, and was dropped, is given to the parser as: no JSON, so that it is reported.
-TOO_LONG = "(a line of more than 16 MiB)"
+TOO_LONG = b"(a line of more than 16 MiB)"
 
 
 class Lines:
@@ -38,17 +38,26 @@ class Lines:
         return self
 
     async def __anext__(self) -> str:
-        try:
-            line = await self._reader.readline()
-        except ValueError:  # over the limit; readline has dropped what it had
-            await self._skip_line()
-            return TOO_LONG
-        except OSError:
-            line = b""
+        line = b"\n"
+        while line.isspace():  # between messages they mean nothing
+            line = await self._next_line()
         if not line:
             self._ended.set()
             raise StopAsyncIteration
         return line.decode("utf-8", "replace")
+
+    async def _next_line(self) -> bytes:
+        """The next line, cut short by the end of input, or b"" at the end."""
+        try:
+            # Not readline: over the limit it drops what it has, with or without the end of the line.
+            return await self._reader.readuntil(b"\n")
+        except asyncio.IncompleteReadError as end:
+            return end.partial
+        except asyncio.LimitOverrunError:
+            await self._skip_line()
+            return TOO_LONG
+        except OSError:
+            return b""
 
     async def _skip_line(self) -> None:
         while True:

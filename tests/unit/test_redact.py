@@ -280,8 +280,23 @@ ERRORS: list[Callable[[str], errors.CcTailscaleError]] = [
     lambda text: errors.PeerProtocolError(text, text),
     lambda text: errors.LocalApiError("status", 500, text),
     lambda text: errors.LocalApiError("status", None, text),
+    lambda _: errors.BadCall("The action close needs id.", "Give one."),
+    lambda text: errors.PortTaken(5432, text),
+    errors.OwnNode,
+    lambda _: errors.ForwardsFull(32),
+    lambda text: errors.NoSuchForward(text, ("f1", "f2")),
+    lambda text: errors.NoSuchForward(text, ()),
+    lambda text: errors.SaveRefused(text, text),
+    lambda text: errors.SaveFailed(text, text),
 ]
-GROUPS = {errors.CcTailscaleError, errors.JoinError, errors.NodeError, errors.DialError}
+GROUPS = {
+    errors.CcTailscaleError,
+    errors.JoinError,
+    errors.NodeError,
+    errors.DialError,
+    errors.ForwardError,
+    errors.SaveError,
+}
 
 
 def test_every_error_is_in_the_tree_of_the_docstring_and_in_these_tests() -> None:

@@ -29,6 +29,7 @@ from python_socks import ProxyConnectionError, ProxyError, ProxyTimeoutError, Pr
 from python_socks.async_.asyncio import Proxy
 
 from cctailscale.errors import (
+    BadName,
     CcTailscaleError,
     ConnectionRefused,
     LocalApiError,
@@ -107,19 +108,23 @@ class Dialer:
     async def resolve(self, host: str) -> list[Address]:
         """The addresses of a name (short, full, with a final dot) or of an address, IPv4 first.
 
-        Raises NoSuchName, LocalApiError.
+        Raises BadName, NoSuchName, LocalApiError.
         """
-        literal = _literal(host)
+        literal = literal_address(host)
         if literal is not None:
             return [literal]
-        name = _ascii_name(host)
-        for full in self._candidates(name):
+        for full in self.full_names(host):
             found = await self._lookup(full)
             if found:
                 return found
         raise NoSuchName(host)
 
-    def _candidates(self, name: str) -> list[str]:
+    def full_names(self, host: str) -> list[str]:
+        """What a name may stand for, in the order in which to ask: "web" is "web.tail1234.ts.net" first.
+
+        Raises BadName.
+        """
+        name = _ascii_name(host)
         bare = name.rstrip(".")
         if "." in bare or name.endswith(".") or not self.magic_dns_suffix:
             return [bare]
@@ -127,13 +132,19 @@ class Dialer:
 
     async def _lookup(self, name: str) -> list[Address]:
         answers: dict[str, list[Address]] = {"A": [], "AAAA": []}
+        failures: list[LocalApiError] = []
 
         async def ask(kind: str) -> None:
-            answers[kind] = await self._ask(name, kind)
+            try:
+                answers[kind] = await self._ask(name, kind)
+            except LocalApiError as error:  # a task group would wrap it
+                failures.append(error)
 
         async with anyio.create_task_group() as both:
             both.start_soon(ask, "A")
             both.start_soon(ask, "AAAA")
+        if failures:
+            raise failures[0]
         return answers["A"] + answers["AAAA"]
 
     async def _ask(self, name: str, kind: str) -> list[Address]:
@@ -166,6 +177,8 @@ class Dialer:
             rdns=True,  # never resolve here; the server refuses names
         )
         target = f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+        if isinstance(address, IPv6Address) and address.scope_id is not None:
+            raise NotOnTailnet(target, "an address with a zone belongs to one link")
         try:
             sock = await proxy.connect(str(address), port, timeout=seconds)
         except ProxyTimeoutError as error:
@@ -189,13 +202,23 @@ class Dialer:
 
 
 def _stages() -> aiohttp.TraceConfig:
-    """Tells a request's `trace_request_ctx` when it has a connection, for the text of its time-out."""
+    """Tells a request's `trace_request_ctx` where it is (connected or not, redirected), for the texts of errors."""
+
+    async def connecting(_session: object, context: SimpleNamespace, _parameters: object) -> None:
+        if context.trace_request_ctx is not None:
+            context.trace_request_ctx.stage = "connecting"  # once more after a redirect
 
     async def connected(_session: object, context: SimpleNamespace, _parameters: object) -> None:
         if context.trace_request_ctx is not None:
             context.trace_request_ctx.stage = "waiting for the answer"
 
+    async def redirected(_session: object, context: SimpleNamespace, _parameters: object) -> None:
+        if context.trace_request_ctx is not None:
+            context.trace_request_ctx.redirected = True
+
     stages = aiohttp.TraceConfig()
+    stages.on_request_redirect.append(redirected)
+    stages.on_connection_create_start.append(connecting)
     stages.on_connection_create_end.append(connected)
     stages.on_connection_reuseconn.append(connected)
     return stages
@@ -213,7 +236,7 @@ def _refusal(code: int | None, target: str, seconds: float) -> CcTailscaleError:
     return NodeFailed(f"its SOCKS server answered {code} for {target}")
 
 
-def _literal(host: str) -> Address | None:
+def literal_address(host: str) -> Address | None:
     """The address that `host` is, in the usual forms only: decimal and octal ones are names, which nobody has."""
     try:
         return ip_address(host.strip("[]"))
@@ -222,14 +245,14 @@ def _literal(host: str) -> Address | None:
 
 
 def _ascii_name(host: str) -> str:
-    """`host` as DNS has it (IDNA for other scripts). Raises NoSuchName for what cannot be a name."""
+    """`host` as DNS has it (IDNA for other scripts). Raises BadName for what cannot be a name."""
     try:
         name = host if host.isascii() else host.encode("idna").decode()
     except UnicodeError as error:
-        raise NoSuchName(host) from error
+        raise BadName(host) from error
     labels = name.removesuffix(".").split(".")
     if len(name) > MAX_NAME_CHARS or not all(_LABEL.fullmatch(label) for label in labels):
-        raise NoSuchName(host)
+        raise BadName(host)
     return name
 
 

@@ -1,16 +1,30 @@
 """One HTTP exchange with a host on the tailnet, with every limit that a hostile answer needs."""
 
+import math
+import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
 import anyio
 from aiohttp import hdrs
+from aiohttp.http_exceptions import ContentLengthError, PayloadEncodingError
 from yarl import URL
 
-from cctailscale.errors import BadHeader, BadUrl, PeerProtocolError, TimedOut, TlsError, Unreachable
+from cctailscale.errors import (
+    BadHeader,
+    BadName,
+    BadUrl,
+    NoSuchName,
+    PeerProtocolError,
+    TimedOut,
+    TlsError,
+    Unreachable,
+)
 from cctailscale.tailnet.dial import Dialer
 
 MAX_URL_CHARS = 8192
@@ -21,6 +35,10 @@ MAX_REDIRECTS = 10
 MAX_HEADER_BYTES = 16 << 10
 # What the peer's bytes may grow to at a time when they are decompressed; a bomb grows by the factor 1,000.
 READ_BYTES = 64 << 10
+# The same for a body that is saved, as it is: with more at a time the disk and the network work side by side.
+SAVE_READ_BYTES = 1 << 20
+# A peer that never stops sending is not to fill the disk for ever.
+MAX_SAVED_BYTES = 64 << 30
 # Set by HTTP itself: with others an answer, or the next request, could be smuggled (RFC 9112, 6.1 and 9.6).
 OWNED_HEADERS = frozenset(
     {"connection", "content-length", "expect", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding"}
@@ -31,7 +49,11 @@ USER_AGENT = "cc-tailscale"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to send. `seconds` bounds the whole exchange, redirects and body included."""
+    """What to send, and what of the answer to read: `max_bytes` of its body after the first `offset`, decompressed.
+
+    `seconds` bounds the whole exchange, redirects and body included; with a sink it bounds silence. An image is read
+    up to `max_image_bytes`, if those are more.
+    """
 
     url: str
     method: str = "GET"
@@ -39,11 +61,19 @@ class Request:
     body: bytes | None = None
     seconds: float = 30.0
     max_bytes: int = 100_000
+    offset: int = 0
+    max_image_bytes: int = 0
+    follow_redirects: bool = True
+    verify_tls: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back. `body` has at most `max_bytes` bytes, decompressed; `complete` says whether that is all of it."""
+    """What came back. `body` is what was read of it; `complete` says whether it goes to the end.
+
+    `passed` is how many bytes before it were passed over: the offset, or all that there were if they are fewer.
+    `saved` says that the body went to the sink, and not here.
+    """
 
     url: str
     hops: tuple[str, ...]
@@ -54,60 +84,91 @@ class Answer:
     body: bytes
     complete: bool
     declared_bytes: int | None
+    passed: int = 0
+    saved: bool = False
 
     def header(self, name: str) -> str:
         """The first value of a header, or ""."""
         return next((value for key, value in self.headers if key.lower() == name), "")
 
 
-async def fetch(dialer: Dialer, request: Request) -> Answer:
+class Sink(Protocol):
+    """Where a body goes that is not to be held in memory."""
+
+    async def expect(self, count: int) -> None:
+        """Is told how many bytes are to come, if the peer says so."""
+
+    async def write(self, data: bytes) -> None:
+        """Takes the next bytes."""
+
+
+async def fetch(dialer: Dialer, request: Request, sink: Sink | None = None) -> Answer:
     """Sends `request` through `dialer`, follows redirects through the same guard, and reads what fits.
 
-    Raises BadUrl, BadHeader, NoSuchName, NotOnTailnet, ConnectionRefused, Unreachable, TimedOut, TlsError,
+    With `sink`, the body of an answer with a status of success goes there, all of it. Raises what the sink raises;
+    BadUrl, BadHeader, BadName, NoSuchName, NotOnTailnet, ConnectionRefused, Unreachable, TimedOut, TlsError,
     PeerProtocolError.
     """
     url = checked_url(request.url)
     headers = _checked_headers(request)
-    progress = SimpleNamespace(stage="connecting")
+    if sink is not None and not any(name.lower() == "accept-encoding" for name in headers):
+        headers[hdrs.ACCEPT_ENCODING] = "identity"  # a file is to be as it is there
+    progress = SimpleNamespace(stage="connecting", redirected=False)
     try:
-        with anyio.fail_after(request.seconds):
-            return await _exchange(dialer, request, url, headers, progress)
+        with anyio.fail_after(request.seconds) as bound:
+            return await _exchange(dialer, request, url, headers, progress, sink, bound)
     except TimeoutError as error:
         raise TimedOut(request.url, request.seconds, progress.stage) from error
+    except (BadName, NoSuchName) as error:
+        if progress.redirected:
+            raise NoSuchName(error.target, request.url) from error
+        raise
     except aiohttp.TooManyRedirects as error:
         raise PeerProtocolError(request.url, f"redirects in a circle, or more than {MAX_REDIRECTS} times") from error
     except aiohttp.NonHttpUrlClientError as error:
-        raise BadUrl(str(error), "is where a redirect leads, and is no http or https URL") from error
+        raise BadUrl(request.url, "redirects to something that is no http or https URL") from error
     except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as error:
         raise TlsError(request.url, _tls_reason(error)) from error
     except aiohttp.InvalidURL as error:
         problem = "has, or leads to, a host that is neither a name nor an address in its usual form"
         raise BadUrl(request.url, problem) from error
     except aiohttp.ClientResponseError as error:
-        raise PeerProtocolError(request.url, f"sent an answer that is not HTTP ({error.message})") from error
+        raise PeerProtocolError(request.url, f"sent an answer that is not HTTP ({_parser_reason(error)})") from error
     except (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError) as error:
-        raise PeerProtocolError(request.url, "closed the connection before its answer was complete") from error
+        raise PeerProtocolError(request.url, _payload_problem(error)) from error
     except (aiohttp.ClientError, OSError) as error:
         raise Unreachable(request.url, f"the connection broke: {error}") from error
 
 
 async def _exchange(
-    dialer: Dialer, request: Request, url: URL, headers: Mapping[str, str], progress: SimpleNamespace
+    dialer: Dialer,
+    request: Request,
+    url: URL,
+    headers: Mapping[str, str],
+    progress: SimpleNamespace,
+    sink: Sink | None,
+    bound: anyio.CancelScope,
 ) -> Answer:
     async with dialer.http.request(
         request.method,
         url,
         headers=headers,
         data=request.body,
+        allow_redirects=request.follow_redirects,
         max_redirects=MAX_REDIRECTS,
-        ssl=await dialer.tls(),  # also for http: a redirect can lead to https
+        ssl=await _tls(dialer, url) if request.verify_tls else False,
         max_line_size=MAX_HEADER_BYTES,
         max_field_size=MAX_HEADER_BYTES,
-        read_bufsize=READ_BYTES,
+        read_bufsize=READ_BYTES if sink is None else SAVE_READ_BYTES,
         trace_request_ctx=progress,
     ) as response:
         progress.stage = "reading the body"
-        body, complete = await _read(response, request.max_bytes)
+        body, passed, complete = b"", 0, True
+        saved = sink is not None and 200 <= response.status < 300
+        if sink is not None and saved:
+            await _save(response, request, sink, bound)
+        else:
+            body, passed, complete = await _read(response, request.offset, _limit(request, response))
         version = response.version
         answer = Answer(
             url=str(response.url),
@@ -119,22 +180,59 @@ async def _exchange(
             body=body,
             complete=complete,
             declared_bytes=response.content_length,
+            passed=passed,
+            saved=saved,
         )
         if not complete:
             response.close()  # the rest is not wanted: nothing is drained, the connection is not kept
         return answer
 
 
-async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> tuple[bytes, bool]:
+async def _tls(dialer: Dialer, url: URL) -> ssl.SSLContext:
+    """What to trust, for http too: a redirect can lead to https."""
+    try:
+        return await dialer.tls()
+    except TlsError:
+        if url.scheme == "https":
+            raise
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody
+
+
+def _limit(request: Request, response: aiohttp.ClientResponse) -> int:
+    if response.content_type.startswith("image/") and request.offset == 0:
+        return max(request.max_bytes, request.max_image_bytes)
+    return request.max_bytes
+
+
+async def _read(response: aiohttp.ClientResponse, offset: int, max_bytes: int) -> tuple[bytes, int, bool]:
+    """At most `max_bytes` after `offset`, how many bytes were passed over before them, and whether that is the end."""
     parts: list[bytes] = []
-    left = max_bytes
+    before, left = offset, max_bytes
     async for part in response.content.iter_any():
-        if len(part) > left:
-            parts.append(part[:left])
-            return b"".join(parts), False
-        parts.append(part)
-        left -= len(part)
-    return b"".join(parts), True
+        piece = part[before:]
+        before -= len(part) - len(piece)
+        if len(piece) > left:
+            parts.append(piece[:left])
+            return b"".join(parts), offset, False
+        parts.append(piece)
+        left -= len(piece)
+    return b"".join(parts), offset - before, True
+
+
+async def _save(response: aiohttp.ClientResponse, request: Request, sink: Sink, bound: anyio.CancelScope) -> None:
+    """Hands the body to `sink`. Each piece has the whole of the time; what the sink takes does not count."""
+    declared = response.content_length
+    if declared is not None and hdrs.CONTENT_ENCODING not in response.headers:
+        await sink.expect(declared)
+    size = 0
+    bound.deadline = anyio.current_time() + request.seconds
+    async for part in response.content.iter_any():
+        size += len(part)
+        if size > MAX_SAVED_BYTES:
+            raise PeerProtocolError(request.url, f"sends more than {MAX_SAVED_BYTES >> 30} GiB")
+        bound.deadline = math.inf
+        await sink.write(part)
+        bound.deadline = anyio.current_time() + request.seconds
 
 
 def checked_url(text: str) -> URL:
@@ -173,6 +271,20 @@ def _checked_headers(request: Request) -> dict[str, str]:
     if request.body is not None:
         defaults[hdrs.CONTENT_TYPE] = "text/plain; charset=utf-8"
     return {name: value for name, value in defaults.items() if name.lower() not in given} | dict(request.headers)
+
+
+def _parser_reason(error: aiohttp.ClientResponseError) -> str:
+    """What the parser did not like. It quotes the peer after that, which has no place outside of a fence."""
+    said = re.match(r"[A-Za-z0-9 -]*", error.message)
+    return said.group().strip() if said else ""
+
+
+def _payload_problem(error: aiohttp.ClientError) -> str:
+    cause = error.__cause__
+    broken_off = isinstance(cause, ContentLengthError) or "Not enough data" in str(cause)
+    if isinstance(cause, PayloadEncodingError) and not broken_off:
+        return "sent a body that cannot be decoded"
+    return "closed the connection before its answer was complete"
 
 
 def _tls_reason(error: aiohttp.ClientConnectorError) -> str:

@@ -1,23 +1,27 @@
 """The node's LocalAPI over its loopback port: one method an endpoint, typed answers.
 
-The port serves a handful of reading endpoints only (`tailscale_loopback` in tailscale.h has the list).
+The port serves a handful of endpoints only, which read and ping (`tailscale_loopback` in tailscale.h has the list).
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import TypeVar
 
 import aiohttp
+import anyio
 from pydantic import BaseModel, ValidationError
 
 from cctailscale.errors import LocalApiError
 from cctailscale.tailnet.binding import Loopback
-from cctailscale.tailnet.models import DNSAnswer, Lock, Notify, Status
+from cctailscale.tailnet.models import DNSAnswer, FilterRule, FirstNotice, Lock, Notify, PingReply, Status, WhoIs
 
 M = TypeVar("M", bound=BaseModel)
 
 # It answers from memory, within a millisecond; `dns-query` may ask a resolver on the tailnet, which Go gives 5 s.
 ANSWER_SECONDS = 15.0
+# A status with all peers serves whoever asks within that time: at 2,000 peers it costs 60 ms.
+SHARED_STATUS_SECONDS = 1.0
 # 820 bytes a peer: enough for 80,000 peers.
 MAX_ANSWER_BYTES = 64 << 20
 # One line of the bus. A notice of peers can hold them all.
@@ -25,6 +29,7 @@ MAX_LINE_BYTES = 64 << 20
 
 # ipn.NotifyWatchOpt: the state, login URL and health at once; no keys; no netmap, which at 10,000 peers is megabytes.
 NOTIFY_INITIAL_STATE = 1 << 1
+NOTIFY_INITIAL_NETMAP = 1 << 3
 NOTIFY_NO_PRIVATE_KEYS = 1 << 4
 NOTIFY_INITIAL_HEALTH = 1 << 7
 
@@ -35,12 +40,16 @@ class LocalAPI:
     def __init__(self, loopback: Loopback) -> None:
         self._base = f"http://{loopback.host}:{loopback.port}/localapi/v0/"
         self._session = aiohttp.ClientSession(
-            auth=aiohttp.BasicAuth("", loopback.api_password),
-            headers={"Sec-Tailscale": "localapi"},
+            headers={
+                "Authorization": aiohttp.encode_basic_auth("", loopback.api_password),
+                "Sec-Tailscale": "localapi",
+            },
             connector=aiohttp.TCPConnector(limit=16),
             timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS),
             read_bufsize=1 << 16,
         )
+        self._sharing = anyio.Lock()
+        self._shared: dict[bool, Status] = {}
 
     async def __aenter__(self) -> "LocalAPI":
         return self
@@ -53,6 +62,58 @@ class LocalAPI:
     async def status(self, *, peers: bool = True) -> Status:
         """`GET status`: this node, and with `peers` all others (820 bytes each on the wire)."""
         return await self._get(Status, "status", {} if peers else {"peers": "false"})
+
+    async def shared_status(self, *, peers: bool = True) -> Status:
+        """As `status`, at most a second old, and one question for all who ask at the same time."""
+        async with self._sharing:
+            if peers not in self._shared:
+                self._shared[peers] = await self.status(peers=peers)
+                # Not kept for longer: with many peers it is megabytes.
+                asyncio.get_running_loop().call_later(SHARED_STATUS_SECONDS, self._shared.pop, peers, None)
+            return self._shared[peers]
+
+    async def whois(self, address: str) -> WhoIs | None:
+        """`GET whois`: the device that has `address` (an IP, or "ip:port"); None if no device of the tailnet has it."""
+        try:
+            return await self._get(WhoIs, "whois", {"addr": address})
+        except LocalApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def ping(self, address: str, kind: str, seconds: float) -> PingReply | None:
+        """`POST ping`: one ping of `kind` ("disco", "TSMP", "ICMP", "peerapi"); None if no reply came in time."""
+        query = {"ip": address, "type": kind}
+        try:
+            return self._parse(PingReply, "ping", await self._read("ping", query, method="POST", seconds=seconds))
+        except LocalApiError as error:
+            if isinstance(error.__cause__, TimeoutError):
+                return None
+            raise
+
+    async def filter_rules(self) -> list[FilterRule]:
+        """What the policy lets others send to this node, from the network map that `watch-ipn-bus` begins with.
+
+        The map has all peers (1 KB each). There is a smaller endpoint for the rules, `debug-packet-filter-rules`, which
+        misses a change of the rules alone (Tailscale 1.102).
+        """
+        endpoint, query = "watch-ipn-bus", {"mask": str(NOTIFY_INITIAL_NETMAP)}
+        try:
+            async with self._session.get(self._base + endpoint, params=query, read_bufsize=MAX_LINE_BYTES) as response:
+                await self._check(response, endpoint)
+                line = await response.content.readline()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise LocalApiError(endpoint, None, str(error) or type(error).__name__) from error
+        net_map = self._parse(FirstNotice, endpoint, line).net_map
+        return net_map.packet_filter_rules if net_map else []
+
+    async def certificate(self, domain: str, seconds: float, *, with_key: bool = False) -> bytes:
+        """`GET cert/DOMAIN`: the chain for this node's own name as PEM, with the private key before it if asked.
+
+        Unless the node has one that is good, it gets one from the certificate authority, which takes some seconds.
+        """
+        query = {"type": "pair" if with_key else "cert"}
+        return await self._read(f"cert/{domain}", query, seconds=seconds)
 
     async def lock(self) -> Lock:
         """`GET tka/status`: whether tailnet lock is on and has this node's key signed."""
@@ -76,9 +137,12 @@ class LocalAPI:
     async def _get(self, model: type[M], endpoint: str, query: dict[str, str]) -> M:
         return self._parse(model, endpoint, await self._read(endpoint, query))
 
-    async def _read(self, endpoint: str, query: dict[str, str]) -> bytes:
+    async def _read(
+        self, endpoint: str, query: dict[str, str], *, method: str = "GET", seconds: float = ANSWER_SECONDS
+    ) -> bytes:
+        bound = aiohttp.ClientTimeout(total=seconds)
         try:
-            async with self._session.get(self._base + endpoint, params=query) as response:
+            async with self._session.request(method, self._base + endpoint, params=query, timeout=bound) as response:
                 await self._check(response, endpoint)
                 return await self._body(response, endpoint)
         except (aiohttp.ClientError, TimeoutError) as error:

@@ -1,6 +1,7 @@
 """What LocalAPI answers, as types. Only what the tools use is named; the rest is dropped while parsing.
 
-Sources: ipnstate.Status and PeerStatus, ipn.Notify, apitype.WhoIsResponse and DNSQueryResponse, all of tailscale.com.
+Sources: ipnstate.Status, PeerStatus and PingResult, ipn.Notify, apitype.WhoIsResponse and DNSQueryResponse,
+tailcfg.Node and FilterRule, all of tailscale.com.
 Go leaves out empty values and writes null for an empty slice or map; both read as empty here.
 """
 
@@ -26,7 +27,13 @@ def _no_zero_time(value: Any) -> Any:  # noqa: ANN401 - what JSON holds
     return None if isinstance(value, str) and value.startswith("0001-01-01T00:00:00") else value
 
 
+def _keys(value: Any) -> Any:  # noqa: ANN401 - what JSON holds
+    """The keys of a map whose values nobody here asks for."""
+    return list(value) if isinstance(value, dict) else _empty_list(value)
+
+
 Strings = Annotated[list[str], BeforeValidator(_empty_list)]
+Keys = Annotated[list[str], BeforeValidator(_keys)]
 Time = Annotated[datetime | None, BeforeValidator(_no_zero_time)]
 
 
@@ -61,6 +68,14 @@ class Peer(_Answer):
     last_seen: Time = None
     key_expiry: Time = None
     expired: bool = False
+    allowed_ips: Strings = Field(default=[], alias="AllowedIPs")
+    cur_addr: str = ""  # "ip:port" of a direct path in use
+    relay: str = ""  # code of the DERP region where it is at home
+    peer_relay: str = ""  # "ip:port:vni" of a peer relay in use
+    active: bool = False  # something was sent to it in the last minutes
+    exit_node_option: bool = False
+    sharee_node: bool = False  # only here because somebody shared a device with its owner
+    capabilities: Keys = Field(default=[], alias="CapMap")
 
     @property
     def name(self) -> str:
@@ -94,6 +109,7 @@ class Status(_Answer):
     me: Peer | None = Field(default=None, alias="Self")
     health: Strings = []
     current_tailnet: TailnetInfo | None = None
+    cert_domains: Strings = []  # names for which this node may have certificates
     peers: Annotated[dict[str, Peer], BeforeValidator(_empty_dict)] = Field(default={}, alias="Peer")
     users: Annotated[dict[int, User], BeforeValidator(_empty_dict)] = Field(default={}, alias="User")
 
@@ -133,6 +149,130 @@ class Lock(_Answer):
     @property
     def locks_us_out(self) -> bool:
         return self.enabled and not self.node_key_signed
+
+
+class Hostinfo(_Answer):
+    """tailcfg.Hostinfo: what a device says about itself."""
+
+    os: str = Field(default="", alias="OS")
+    hostname: str = ""
+
+
+class KnownNode(_Answer):
+    """tailcfg.Node, as `whois` has it. `online` is None where control did not say."""
+
+    stable_id: str = Field(default="", alias="StableID")
+    full_name: str = Field(default="", alias="Name")
+    addresses: Strings = []  # prefixes: "100.64.0.1/32"
+    tags: Strings = []
+    hostinfo: Hostinfo = Hostinfo()
+    online: bool | None = None
+    last_seen: Time = None
+    key_expiry: Time = None
+    expired: bool = False
+
+    @property
+    def name(self) -> str:
+        """The MagicDNS name without its final dot."""
+        return self.full_name.rstrip(".")
+
+
+class WhoIs(_Answer):
+    """LocalAPI `whois` (apitype.WhoIsResponse). `capabilities` are the app capabilities that the policy grants it."""
+
+    node: KnownNode
+    user_profile: User = User()
+    capabilities: Annotated[dict[str, list[Any] | None], BeforeValidator(_empty_dict)] = Field(
+        default={}, alias="CapMap"
+    )
+
+
+class PingReply(_Answer):
+    """LocalAPI `ping` (ipnstate.PingResult). Which path it took is not known for every kind of ping."""
+
+    node_ip: str = Field(default="", alias="NodeIP")
+    node_name: str = ""
+    error: str = Field(default="", alias="Err")
+    latency_seconds: float = 0
+    endpoint: str = ""
+    peer_relay: str = ""
+    derp_region_code: str = Field(default="", alias="DERPRegionCode")
+    is_local_ip: bool = Field(default=False, alias="IsLocalIP")
+
+
+class Ports(_Answer):
+    """tailcfg.PortRange, both ends included."""
+
+    first: int
+    last: int
+
+
+class FilterTarget(_Answer):
+    """tailcfg.NetPortRange. `ip` is an address, a CIDR, "first-last" or "*"."""
+
+    ip: str = Field(alias="IP")
+    ports: Ports
+
+
+class CapGrant(_Answer):
+    """tailcfg.CapGrant: app capabilities on some of this node's addresses."""
+
+    targets: Strings = Field(default=[], alias="Dsts")
+    old_names: Strings = Field(default=[], alias="Caps")
+    names: Keys = Field(default=[], alias="CapMap")
+
+
+class FilterRule(_Answer):
+    """tailcfg.FilterRule: who may send what to this node. A rule has targets or grants, never both.
+
+    A source is an address, a CIDR, "first-last", "*", or "cap:NAME" for devices with that capability. No protocol
+    means TCP, UDP and ICMP.
+    """
+
+    sources: Strings = Field(default=[], alias="SrcIPs")
+    targets: Annotated[list[FilterTarget], BeforeValidator(_empty_list)] = Field(default=[], alias="DstPorts")
+    protocols: Annotated[list[int], BeforeValidator(_empty_list)] = Field(default=[], alias="IPProto")
+    grants: Annotated[list[CapGrant], BeforeValidator(_empty_list)] = Field(default=[], alias="CapGrant")
+
+
+class NetMap(_Answer):
+    """netmap.NetworkMap, of which only the packet filter is read."""
+
+    packet_filter_rules: Annotated[list[FilterRule], BeforeValidator(_empty_list)] = []
+
+
+class FirstNotice(_Answer):
+    """The first message of LocalAPI `watch-ipn-bus` for who asked for the network map."""
+
+    net_map: NetMap | None = None
+
+
+class Region(BaseModel):
+    """One DERP region as `tailscale_netcheck` reports it; no latency: it did not answer."""
+
+    id: int
+    code: str
+    name: str
+    latency_ms: float | None
+
+
+class NetReport(BaseModel):
+    """The document of `tailscale_netcheck`; tailscale.h describes it. None is what could not be found out."""
+
+    udp: bool
+    ipv4: bool
+    ipv6: bool
+    ipv6_on_host: bool
+    mapped_ipv4: str
+    mapped_ipv6: str
+    mapped_is_own: bool
+    mapping_varies: bool | None
+    upnp: bool | None
+    nat_pmp: bool | None
+    pcp: bool | None
+    captive_portal: bool | None
+    preferred_region: int
+    regions: list[Region]
 
 
 class DNSAnswer(_Answer):

@@ -1,0 +1,199 @@
+"""The two ends of the wire, with real pipes."""
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from cctailscale.stdio import MAX_LINE_BYTES, TOO_LONG, Lines, Wire
+
+BOUND_SECONDS = 10
+OVER = TOO_LONG.decode()
+
+
+class Stdin:
+    """`lines` of one end of a pipe; the other end is written with `say` and closed with `end`."""
+
+    def __init__(self, lines: Lines, writer: asyncio.StreamWriter, ended: anyio.Event) -> None:
+        self.lines = lines
+        self.ended = ended
+        self._writer = writer
+
+    async def say(self, *parts: bytes) -> None:
+        for part in parts:
+            self._writer.write(part)
+            await self._writer.drain()
+
+    def end(self) -> None:
+        self._writer.close()
+
+    async def heard(self) -> list[str]:
+        return [line async for line in self.lines]
+
+
+async def end_to_write(fd: int) -> asyncio.StreamWriter:
+    loop = asyncio.get_running_loop()
+    transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, os.fdopen(fd, "wb", 0))
+    return asyncio.StreamWriter(transport, protocol, None, loop)
+
+
+async def end_to_read(fd: int, limit: int) -> tuple[asyncio.StreamReader, asyncio.BaseTransport]:
+    reader = asyncio.StreamReader(limit=limit)
+    protocol = asyncio.StreamReaderProtocol(reader)
+    pipe = os.fdopen(fd, "rb", 0)
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, pipe)
+    return reader, transport
+
+
+@contextlib.asynccontextmanager
+async def opened(limit: int = MAX_LINE_BYTES) -> AsyncIterator[Stdin]:
+    readable, writable = os.pipe()
+    writer = await end_to_write(writable)
+    reader, transport = await end_to_read(readable, limit)
+    ended = anyio.Event()
+    async with asyncio.timeout(BOUND_SECONDS):
+        yield Stdin(Lines(reader, ended), writer, ended)
+    writer.close()
+    transport.close()
+    await asyncio.sleep(0)  # lets the transports close their pipes
+
+
+async def test_each_line_comes_as_it_was_sent() -> None:
+    async with opened() as stdin:
+        await stdin.say(b'{"a":1}\n{"b":', b'"\xc3\xa4"}\n')
+        stdin.end()
+        assert await stdin.heard() == ['{"a":1}\n', '{"b":"ä"}\n']
+
+
+async def test_the_end_of_input_ends_the_lines_and_is_told() -> None:
+    async with opened() as stdin:
+        assert not stdin.ended.is_set()
+        stdin.end()
+        assert await stdin.heard() == []
+        assert stdin.ended.is_set()
+
+
+async def test_half_a_line_at_the_end_is_a_line() -> None:
+    async with opened() as stdin:
+        await stdin.say(b"whole\nhalf")
+        stdin.end()
+        assert await stdin.heard() == ["whole\n", "half"]
+
+
+async def test_blank_lines_are_passed_over() -> None:
+    async with opened() as stdin:
+        await stdin.say(b"\n  \r\n\na\n\n")
+        stdin.end()
+        assert await stdin.heard() == ["a\n"]
+
+
+async def test_bytes_that_are_no_utf8_do_not_end_the_conversation() -> None:
+    async with opened() as stdin:
+        await stdin.say(b"\xff\xfe\x80\nnext\n")
+        stdin.end()
+        assert await stdin.heard() == ["\ufffd\ufffd\ufffd\n", "next\n"]
+
+
+@pytest.mark.parametrize("excess", [1, 2, 100, 4096, 100_000, 5_000_000])
+async def test_a_line_over_the_limit_costs_itself_and_not_the_next(excess: int) -> None:
+    limit = 1 << 20
+    async with opened(limit) as stdin, anyio.create_task_group() as tasks:
+        tasks.start_soon(stdin.say, b"a" * (limit + excess) + b"\nnext\nlast\n")
+        heard = [await anext(stdin.lines) for _ in range(3)]
+        assert heard == [OVER, "next\n", "last\n"]
+
+
+async def test_a_line_of_exactly_the_limit_is_read() -> None:
+    limit = 1 << 20
+    async with opened(limit) as stdin, anyio.create_task_group() as tasks:
+        tasks.start_soon(stdin.say, b"a" * limit + b"\nnext\n")
+        assert await anext(stdin.lines) == "a" * limit + "\n"
+        assert await anext(stdin.lines) == "next\n"
+
+
+async def test_a_line_over_the_limit_that_the_end_cuts_off_is_told_once() -> None:
+    async with opened(1000) as stdin:
+        await stdin.say(b"a" * 3000)
+        stdin.end()
+        assert await stdin.heard() == [OVER]
+
+
+async def test_a_reader_that_does_not_read_holds_the_writer_up_and_loses_nothing() -> None:
+    readable, writable = os.pipe()
+    writer = await end_to_write(writable)
+    wire = Wire(writer)
+    text = "x" * (1 << 20) + "\n"  # sixteen times what a pipe holds
+    flushed = asyncio.create_task(write(wire, text))
+    done, _ = await asyncio.wait([flushed], timeout=0.1)
+    assert not done
+    reader, transport = await end_to_read(readable, limit=len(text))
+    async with asyncio.timeout(BOUND_SECONDS):
+        assert await reader.readline() == text.encode()
+        await flushed
+    writer.close()
+    transport.close()
+    await asyncio.sleep(0)
+
+
+async def write(wire: Wire, text: str) -> None:
+    await wire.write(text)
+    await wire.flush()
+
+
+async def test_a_reader_that_has_gone_is_no_error() -> None:
+    readable, writable = os.pipe()
+    writer = await end_to_write(writable)
+    os.close(readable)
+    async with asyncio.timeout(BOUND_SECONDS):
+        for _ in range(5):
+            await write(Wire(writer), "x" * 100_000)
+    writer.close()
+    await asyncio.sleep(0)
+
+
+# What `wire` does to descriptors 0, 1 and 2 can only be seen in a process of its own.
+ECHO = """
+import os, sys, anyio
+from cctailscale import stdio
+
+async def main():
+    ended = anyio.Event()
+    async with stdio.wire(ended) as (lines, out):
+        print("a stray print", flush=True)
+        os.write(1, b"a stray write\\n")
+        assert os.read(0, 10) == b""
+        async for line in lines:
+            await out.write("heard " + line)
+            await out.flush()
+        assert ended.is_set()
+
+anyio.run(main)
+"""
+
+
+def test_nobody_else_can_write_to_the_wire_or_read_from_it() -> None:
+    run = subprocess.run([sys.executable, "-c", ECHO], input=b"one\ntwo\n", capture_output=True, timeout=30)
+    assert run.returncode == 0, run.stderr.decode()
+    assert run.stdout == b"heard one\nheard two\n"
+    assert run.stderr == b"a stray print\na stray write\n"
+
+
+def test_files_do_in_place_of_pipes(tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"one\ntwo\n")
+    with (tmp_path / "in").open("rb") as source, (tmp_path / "out").open("wb") as sink:
+        run = subprocess.run(
+            [sys.executable, "-c", ECHO], stdin=source, stdout=sink, stderr=subprocess.PIPE, timeout=30
+        )
+    assert run.returncode == 0, run.stderr.decode()
+    assert (tmp_path / "out").read_bytes() == b"heard one\nheard two\n"
+
+
+def test_dev_null_is_an_end_of_input() -> None:
+    run = subprocess.run([sys.executable, "-c", ECHO], stdin=subprocess.DEVNULL, capture_output=True, timeout=30)
+    assert (run.returncode, run.stdout) == (0, b"")
