@@ -70,7 +70,10 @@ _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 def plain(text: str, limit: int = MAX_REASON_CHARS) -> str:
     """Text that somebody else chose, as one printable line of at most `limit` characters."""
     # Cut before cleaning: the input may be megabytes. Twice the limit leaves room for what the cleaning takes out.
-    printable = "".join(" " if unicodedata.category(c) in _UNPRINTABLE else c for c in text[: 2 * limit])
+    text = text[: 2 * limit]
+    printable = text
+    if not text.isprintable():  # most texts are, and then need no look at each character
+        printable = "".join(" " if unicodedata.category(c) in _UNPRINTABLE else c for c in text)
     line = " ".join(printable.split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
 

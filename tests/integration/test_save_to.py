@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -198,6 +199,21 @@ async def test_a_cancelled_download_leaves_no_file(agent: Agent, peer: ScriptedP
         while files(project):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     answer.cancel()
+
+
+@pytest.mark.parametrize("how", [None, signal.SIGINT])
+async def test_the_end_of_the_session_leaves_no_file(
+    tailnet: Localnet, peer: ScriptedPeer, tmp_path: Path, how: signal.Signals | None
+) -> None:
+    url = peer.answer("/ended", http(BODY)[: -len(BODY) // 2], "hang")
+    project = tmp_path / "project"
+    async with Agent.started(environ_for(tailnet, tmp_path)) as agent:
+        agent.begin("tools/call", {"name": "tailscale_fetch", "arguments": {"url": url, "save_to": "a"}})
+        async with asyncio.timeout(20):
+            while not files(project):  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.01)
+        assert await agent.stop(how) == 0
+        assert files(project) == []
 
 
 @pytest.fixture

@@ -270,7 +270,11 @@ ERRORS: list[Callable[[str], errors.CcTailscaleError]] = [
     lambda _: errors.ForkError(1, 2),
     lambda text: errors.BadUrl(text, text),
     lambda text: errors.BadHeader(text, text, text),
+    lambda text: errors.BadName(text, text),
     errors.NoSuchName,
+    lambda text: errors.NoSuchName("web", text),
+    errors.NoSuchDevice,
+    lambda text: errors.NoSuchDevice(text, text),
     lambda text: errors.NotOnTailnet(text, text),
     errors.ConnectionRefused,
     lambda text: errors.Unreachable(text, text),
@@ -288,6 +292,7 @@ ERRORS: list[Callable[[str], errors.CcTailscaleError]] = [
     lambda text: errors.NoSuchForward(text, ()),
     lambda text: errors.SaveRefused(text, text),
     lambda text: errors.SaveFailed(text, text),
+    lambda text: errors.CertificateUnavailable(text, text, "HTTPS is off.", "Have it switched on."),
 ]
 GROUPS = {
     errors.CcTailscaleError,
