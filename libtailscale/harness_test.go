@@ -438,7 +438,7 @@ func made(t testing.TB, c config) *node {
 	}
 	t.Cleanup(func() {
 		if err := closeWithin(n, waitLimit); err != nil {
-			t.Errorf("close of %s: %v", c.Hostname, err)
+			t.Errorf("close of %s: %v\n%s", c.Hostname, err, strings.Join(stacks(), "\n\n"))
 		}
 	})
 	return n

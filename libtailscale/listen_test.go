@@ -392,6 +392,39 @@ func TestClosingTheNodeEndsItsListenersAndConnections(t *testing.T) {
 	runtime.KeepAlive(ends)
 }
 
+func TestACloseInTheMidstOfTransfersIsNotHeldUp(t *testing.T) {
+	p := webPeer(t)
+	for i := range 5 {
+		n := joined(t, configFor(t, fmt.Sprintf("uploader-%d", i)))
+		awaitPeer(t, n, netip.MustParseAddr(p.IPs[0]))
+		moved := make(chan struct{})
+		for range 8 {
+			c := opened(t, n, p.v4(discardPort))
+			go func() {
+				piece := make([]byte, 1<<16)
+				for sent := 0; ; sent += len(piece) {
+					if _, err := c.Write(piece); err != nil {
+						return
+					}
+					if sent == 4<<20 {
+						moved <- struct{}{}
+					}
+				}
+			}()
+		}
+		for range 8 {
+			outcome(t, "each upload is under way", waitLimit, moved)
+		}
+		began := time.Now()
+		if err := closeWithin(n, waitLimit); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took > 3*soon {
+			t.Errorf("the close took %v", took)
+		}
+	}
+}
+
 func TestListenersAndConnectionsLeaveNothingBehind(t *testing.T) {
 	caller, n := probe(t), joined(t, configFor(t, "tidy"))
 	acquainted(t, caller, n)

@@ -75,7 +75,7 @@ class Localnet:
     def admin(self, method: str, path: str, body: dict[str, Any] | None = None, seconds: float = 30) -> Any:
         """One call of the admin API (libtailscale/localnet/admin.go lists them)."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.admin_url + path, data=data, method=method)
+        request = urllib.request.Request(self.admin_url + path, data=data, method=method)  # noqa: S310 - our own URL
         request.add_header("Content-Type", "application/json")
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:

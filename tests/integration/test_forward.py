@@ -366,14 +366,21 @@ async def test_a_port_on_which_nothing_listens_resets_the_program_and_the_list_s
 async def test_a_service_that_breaks_off_resets_the_program(
     tailnet: Localnet, forwards: Forwards, tmp_path: Path
 ) -> None:
+    full = asyncio.Event()
+
     async def service(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readexactly(1)  # and the rest stays unread, so that its close is a reset
+        await within(full.wait())  # so much unread makes a reset of the close
 
     async with ScriptedPeer.joined(tailnet, "rude", tmp_path / "rude") as peer:
         await peer.serve(2000, service)
         forward = await made(forwards, "rude", 2000)
         reader, writer = await opened(forward)
         sending = asyncio.create_task(send_without_end(writer))
+        sent = -1
+        while sent != forward.sent or not sent:
+            sent = forward.sent
+            await anyio.sleep(0.3)
+        full.set()
         await ended(reader, 5)
         with pytest.raises(ConnectionError):
             await within(sending)

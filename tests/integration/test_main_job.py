@@ -10,12 +10,16 @@ from tests.agent import Agent
 from tests.localnet import Localnet
 
 
-async def test_the_first_call_joins_and_fetches_from_a_peer(tailnet: Localnet, environ: dict[str, str]) -> None:
-    async with Agent.started(environ) as agent:
-        assert tailnet.agents() == []
-        answer = await agent.succeed("tailscale_fetch", url="http://web/")
-        (device,) = tailnet.agents()
-        assert f"Hello from web.{tailnet.magic_dns_suffix}. You are {device['name']} (alice@example.com)" in answer.text
+async def test_the_first_call_joins_and_fetches_from_a_peer(own_tailnet: Localnet, own_environ: dict[str, str]) -> None:
+    with own_tailnet.peer("web"):
+        async with Agent.started(own_environ) as agent:
+            assert own_tailnet.agents() == []
+            answer = await agent.succeed("tailscale_fetch", url="http://web/")
+            (device,) = own_tailnet.agents()
+        assert (
+            f"Hello from web.{own_tailnet.magic_dns_suffix}. You are {device['name']} (alice@example.com)"
+            in answer.text
+        )
         assert any("Joining the tailnet" in stage for stage in answer.progress)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent import Agent
+from tests.agent import Agent, RpcError
 from tests.conftest import environ_for
 from tests.localnet import Localnet
 from tests.scripted import ScriptedPeer, http
@@ -208,12 +208,15 @@ async def test_the_end_of_the_session_leaves_no_file(
     url = peer.answer("/ended", http(BODY)[: -len(BODY) // 2], "hang")
     project = tmp_path / "project"
     async with Agent.started(environ_for(tailnet, tmp_path)) as agent:
-        agent.begin("tools/call", {"name": "tailscale_fetch", "arguments": {"url": url, "save_to": "a"}})
+        arguments = {"name": "tailscale_fetch", "arguments": {"url": url, "save_to": "a"}}
+        _, answer = agent.begin("tools/call", arguments)
         async with asyncio.timeout(20):
             while not files(project):  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0.01)
         assert await agent.stop(how) == 0
         assert files(project) == []
+        with pytest.raises((EOFError, RpcError)):
+            await asyncio.wait_for(answer, 5)
 
 
 @pytest.fixture
