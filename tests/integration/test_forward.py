@@ -88,8 +88,8 @@ async def test_a_program_reaches_a_service_by_its_local_port_and_the_service_see
         host, _, port = result["local"].partition(":")
         assert host == "127.0.0.1"
         assert "Any local user can connect to it" in result["note"]
-        (device,) = tailnet.agents()
-        assert f"You are {device['name']} (alice@example.com)".encode() in await http_get(int(port))
+        name = (await agent.status())["magic_dns_name"]
+        assert f"You are {name} (alice@example.com)".encode() in await http_get(int(port))
         (row,) = (await port_forward(agent, action="list"))["forwards"]
         assert row["target"] == f"web.{tailnet.magic_dns_suffix}:80"
         assert (row["local"], row["connections_total"], row["last_error"]) == (result["local"], 1, None)
