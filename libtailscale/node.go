@@ -300,7 +300,7 @@ func (n *node) shutdown() {
 	}
 	<-n.started
 	if n.serves {
-		n.server.Close()
+		closeServer(n.server)
 	}
 	handBackMemory()
 }
