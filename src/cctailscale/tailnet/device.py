@@ -8,6 +8,7 @@ from pathlib import Path
 import anyio
 import anyio.abc
 
+from cctailscale.config import DEFAULT_CONTROL_URL
 from cctailscale.errors import (
     ApprovalNeeded,
     CcTailscaleError,
@@ -176,7 +177,7 @@ class Device:
         if not self.running:
             if self.login_error or not self._answered:
                 reason = self.login_error or f"nothing within {seconds:g} s"
-                raise ControlUnreachable(self.config.control_url or "https://controlplane.tailscale.com", reason)
+                raise ControlUnreachable(self.config.control_url or DEFAULT_CONTROL_URL, reason)
             raise JoinTimeout(seconds, self.state.name)
         self.dialer.magic_dns_suffix = await self._magic_dns_suffix()
         lock = await self.api.lock()
