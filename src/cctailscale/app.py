@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import anyio
 import anyio.abc
@@ -20,9 +20,12 @@ import anyio.abc
 from cctailscale.config import Loaded, load_settings
 from cctailscale.errors import CcTailscaleError
 from cctailscale.redact import RedactingFilter, Redactor
-from cctailscale.server import Server, serve, tools_of
+from cctailscale.server import Server, serve
 from cctailscale.tailnet.forward import Forwards
 from cctailscale.tailnet.node import Node
+
+if TYPE_CHECKING:
+    from mcp.server.mcpserver.tools import Tool
 
 log = logging.getLogger("cctailscale")
 
@@ -104,7 +107,12 @@ async def _serve(loaded: Loaded, redactor: Redactor, wake: socket.socket) -> Non
             if loaded.settings.join == "start":
                 tasks.start_soon(_join_soon, node)
 
-        server = Server(tools_of(node, forwards), redactor, initialized)
+        def tools() -> list[Tool]:
+            from cctailscale.tools.catalog import tools_of
+
+            return tools_of(node, forwards)
+
+        server = Server(tools, redactor, initialized)
         tasks.start_soon(_watch_parent, stop)
         tasks.start_soon(_talk, server, stop)
         try:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
-from types import UnionType
-from typing import TYPE_CHECKING, Any, cast, get_args
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 from mcp.server.connection import Connection
 from mcp.server.lowlevel import NotificationOptions
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
-from mcp.server.mcpserver.tools import Tool
-from mcp.server.mcpserver.utilities.func_metadata import FuncMetadata
+from mcp.server.mcpserver.tools import ToolManager
 from mcp.server.runner import serve_connection
 from mcp.server.stdio import stdio_server
 from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
@@ -28,20 +25,18 @@ from mcp_types import (
     InputRequiredResult,
     JSONRPCError,
     TextContent,
-    ToolAnnotations,
 )
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from cctailscale import __version__, stdio
 from cctailscale.errors import CcTailscaleError, LoginNeeded
-from cctailscale.tools import checks, diagnostics, forwards, networking
 
 if TYPE_CHECKING:
     from mcp.server.context import CallNext, ServerRequestContext
 
+    from mcp.server.mcpserver.tools import Tool
+
     from cctailscale.redact import Redactor
-    from cctailscale.tailnet.forward import Forwards
-    from cctailscale.tailnet.node import Node
 
 log = logging.getLogger(__name__)
 
@@ -68,23 +63,32 @@ ELICIT_SECONDS = 60.0
 
 
 class Server(MCPServer[Any]):
-    """An MCPServer that refuses unknown parameters, speaks this project's errors, and lets no secret out."""
+    """An MCPServer that speaks this project's errors and lets no secret out.
 
-    def __init__(self, tools: Sequence[Tool], redactor: Redactor, on_initialized: Callable[[], None]) -> None:
+    `tools` makes the catalogue; it is called with the first message after `initialize`.
+    """
+
+    def __init__(
+        self, tools: Callable[[], Sequence[Tool]], redactor: Redactor, on_initialized: Callable[[], None]
+    ) -> None:
         super().__init__(
             NAME,
             title="Tailscale",
             instructions=INSTRUCTIONS,
             version=__version__,
-            tools=list(tools),
             log_level="WARNING",
             subscriptions=False,
         )
+        self._tools: Callable[[], Sequence[Tool]] | None = tools
         self._redactor = redactor
         self._on_initialized = on_initialized
-        self.middleware.append(self._notice_initialized)
+        self.middleware.append(self._notice)
 
-    async def _notice_initialized(self, ctx: ServerRequestContext[Any], call_next: CallNext) -> Any:  # noqa: ANN401 - the SDK's type
+    async def _notice(self, ctx: ServerRequestContext[Any], call_next: CallNext) -> Any:  # noqa: ANN401 - the SDK's type
+        if self._tools is not None and ctx.method != "initialize":
+            # The SDK takes tools at construction, or functions of which it makes the tools itself.
+            self._tool_manager = ToolManager(tools=list(self._tools()))
+            self._tools = None
         result = await call_next(ctx)
         if ctx.method == "notifications/initialized":
             self._on_initialized()
@@ -145,77 +149,6 @@ async def _elicit_login(context: Context[Any, Any], needed: LoginNeeded) -> None
         return
     with contextlib.suppress(Exception), anyio.move_on_after(ELICIT_SECONDS):  # the client may refuse in any form
         await context.elicit_url("Log this device in to your tailnet.", needed.url, secrets.token_hex(8))
-
-
-def tools_of(node: Node, forwarded: Forwards) -> list[Tool]:
-    """Every tool, with annotations that are true and a schema that takes no unknown parameter."""
-    networking_tools = networking.Networking(node)
-    forwarding = forwards.PortForwarding(forwarded)
-    diagnosing = diagnostics.Diagnostics(node)
-    checking = checks.Checks(node)
-    return [
-        _tool(networking_tools.tailscale_status, "Tailscale status", read_only=True),
-        _tool(networking_tools.tailscale_fetch, "Fetch from the tailnet", read_only=False, meta=networking.META),
-        _tool(diagnosing.tailscale_devices, "Devices of the tailnet", read_only=True),
-        _tool(diagnosing.tailscale_whois, "Who has an address", read_only=True),
-        _tool(diagnosing.tailscale_dns_lookup, "Look a name up", read_only=True),
-        _tool(diagnosing.tailscale_ping, "Ping a device", read_only=True),
-        _tool(diagnosing.tailscale_connect_test, "Test a connection", read_only=True),
-        _tool(checking.tailscale_acl_check, "Check access to this node", read_only=True),
-        _tool(checking.tailscale_netcheck, "Check the network", read_only=True),
-        _tool(checking.tailscale_cert, "HTTPS certificate", read_only=False, destructive=False),
-        _tool(forwarding.tailscale_port_forward, "Forward a local port to the tailnet", read_only=False),
-    ]
-
-
-def _tool(
-    call: Callable[..., Awaitable[Any]],
-    title: str,
-    *,
-    read_only: bool,
-    destructive: bool | None = None,
-    meta: dict[str, Any] | None = None,
-) -> Tool:
-    # A model that sees structured content sees nothing else: prose must not be wrapped into it.
-    returned = inspect.signature(call, eval_str=True).return_annotation
-    prose = not (isinstance(returned, type) and issubclass(returned, BaseModel))
-    tool = Tool.from_function(
-        call,
-        title=title,
-        description=inspect.getdoc(call),  # the docstring itself is indented
-        meta=meta,
-        structured_output=not prose,
-        annotations=ToolAnnotations(
-            read_only_hint=read_only,
-            destructive_hint=not read_only if destructive is None else destructive,
-            idempotent_hint=read_only,
-            open_world_hint=True,
-        ),
-    )
-    arguments = tool.fn_metadata.arg_model
-    arguments.model_config["extra"] = "forbid"  # the SDK would ignore it silently
-    arguments.model_rebuild(force=True)
-    tool.parameters = arguments.model_json_schema(by_alias=True)
-    tool.fn_metadata = _Arguments(**dict(tool.fn_metadata))
-    return tool
-
-
-class _Arguments(FuncMetadata):
-    """As the SDK's, which reads JSON in a string where a parameter may be something else than a string as well.
-
-    That is kept for clients that send an object as text. Where a string is welcome it would turn a body of JSON, or
-    the body "null", into something else than was sent.
-    """
-
-    def pre_parse_json(self, data: dict[str, Any]) -> dict[str, Any]:
-        fields = self.arg_model.model_fields
-        return super().pre_parse_json(data) | {
-            name: value for name, value in data.items() if name in fields and _takes_text(fields[name].annotation)
-        }
-
-
-def _takes_text(annotation: Any) -> bool:  # noqa: ANN401 - any annotation
-    return annotation is str or (isinstance(annotation, UnionType) and str in get_args(annotation))
 
 
 async def serve(server: Server, ended: anyio.Event) -> None:

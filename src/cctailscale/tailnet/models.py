@@ -38,7 +38,13 @@ Time = Annotated[datetime | None, BeforeValidator(_no_zero_time)]
 
 
 class _Answer(BaseModel):
-    model_config = ConfigDict(alias_generator=to_pascal, populate_by_name=True, extra="ignore", frozen=True)
+    model_config = ConfigDict(
+        alias_generator=to_pascal,
+        populate_by_name=True,
+        extra="ignore",
+        frozen=True,
+        defer_build=True,  # the first answer comes long after the server has to be ready
+    )
 
 
 class IPNState(IntEnum):
