@@ -33,7 +33,6 @@ from cctailscale.errors import CcTailscaleError, LoginNeeded
 
 if TYPE_CHECKING:
     from mcp.server.context import CallNext, ServerRequestContext
-
     from mcp.server.mcpserver.tools import Tool
 
     from cctailscale.redact import Redactor

@@ -166,15 +166,17 @@ class Device:
 
         It may be called again: what was in the way may have passed.
         """
+        decided, obstacle = False, None
         with anyio.move_on_after(seconds):
             async with anyio.create_task_group() as waiting:
                 waiting.start_soon(self._give_up_on_control, waiting.cancel_scope)
                 await self.wait_until(lambda: self.running or self.obstacle() is not None)
+                # Noted here: while the task group ends, the bus may speak again.
+                decided, obstacle = True, self.obstacle()
                 waiting.cancel_scope.cancel()
-        obstacle = self.obstacle()
         if obstacle is not None:
             raise obstacle
-        if not self.running:
+        if not decided:
             if self.login_error or not self._answered:
                 reason = self.login_error or f"nothing within {seconds:g} s"
                 raise ControlUnreachable(self.config.control_url or DEFAULT_CONTROL_URL, reason)
