@@ -167,7 +167,7 @@ func (n *node) run() error {
 	if n.ctx.Err() != nil { // closed during the exchange; nothing has started
 		return errNodeClosed
 	}
-	if err := n.server.Start(); err != nil {
+	if err := uncollected(n.server.Start); err != nil {
 		return startFailure(err)
 	}
 	n.serves = true

@@ -44,7 +44,6 @@ func prepareProcess(uploadLogs bool) {
 		// With its netmap from last time a node says Running before control has
 		// answered, and also when control then refuses it.
 		envknob.Setenv("TS_USE_CACHED_NETMAP", "false")
-		debug.SetGCPercent(heapPercent)
 		hostinfo.SetApp("cc-tailscale")
 		log.SetFlags(0)
 		log.SetOutput(io.Discard) // nothing of Go on stderr but stderrLog's lines
@@ -140,6 +139,32 @@ const (
 	quietAfter  = 3 * time.Second
 	heapPercent = 50 // GOGC: bounds the peak at little cost in speed
 )
+
+// starts counts the starts under way.
+var starts struct {
+	mu       sync.Mutex
+	underWay int
+}
+
+// uncollected runs one start of a node without garbage collection. It makes
+// some 30 MB within milliseconds, most of which stays: collecting meanwhile
+// would cost a third of the whole join.
+func uncollected(start func() error) error {
+	countStart(1)
+	defer countStart(-1)
+	return start()
+}
+
+func countStart(change int) {
+	starts.mu.Lock()
+	defer starts.mu.Unlock()
+	starts.underWay += change
+	if starts.underWay > 0 {
+		debug.SetGCPercent(-1)
+	} else {
+		debug.SetGCPercent(heapPercent)
+	}
+}
 
 var movement struct {
 	last     atomic.Int64 // unix ns

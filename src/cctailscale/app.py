@@ -143,11 +143,12 @@ async def _watch_parent(stop: anyio.Event) -> None:
 def _load() -> None:
     """Loads what the first tool call needs, once `initialize` is answered and while nobody waits."""
     try:
-        from cctailscale.tailnet import binding
+        from cctailscale.tailnet import binding, models
 
         binding.load()
         importlib.import_module("cctailscale.tailnet.device")
         importlib.import_module("cctailscale.tailnet.fetch")
+        models.build()
     except Exception:  # the first tool call will say it
         log.debug("what the tools need cannot be loaded", exc_info=True)
 
