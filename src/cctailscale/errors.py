@@ -38,6 +38,11 @@
     ├── SaveError               a file cannot be written
     │   ├── SaveRefused           it lies where no tool may write
     │   └── SaveFailed            the file system did not take it
+    ├── AgentError              a message between agents cannot be read or kept
+    │   ├── BadDocument           it is not what the protocol says
+    │   ├── MessageConflict       its sender has used its id for another one
+    │   ├── InboxFull             too much is unread
+    │   └── InboxUnusable         the inbox's file cannot be opened or written
     ├── CertificateUnavailable  the node has no certificate and cannot get one
     └── LocalApiError           the node's own LocalAPI refused a call
 
@@ -136,6 +141,7 @@ class StateDirError(CcTailscaleError):
 
     def __init__(self, path: Path, problem: str, next_step: str) -> None:
         self.path = path
+        self.problem = problem
         super().__init__(
             f"The state directory {plain(str(path))} {problem}.",
             "The node has no safe place for its keys, so it was not started.",
@@ -551,6 +557,61 @@ class SaveFailed(SaveError):
             f"{self.path} could not be written: {plain(reason).rstrip('.')}.",
             "What had been written of it was removed.",
             "Make room or see to the folder's permissions, then call again.",
+        )
+
+
+class AgentError(CcTailscaleError):
+    """A message between agents cannot be made, read or kept."""
+
+
+class BadDocument(AgentError):
+    """A document of the agents' protocol (`kind`: "message") is not sound; `problem` follows on it ("is too large")."""
+
+    def __init__(self, kind: str, problem: str) -> None:
+        self.kind = kind
+        self.problem = plain(problem).rstrip(".")
+        super().__init__(
+            f"The {kind} {self.problem}.",
+            "It is not what the agents' protocol says, so nothing was done with it.",
+            "docs/agent-protocol.md has the fields and their limits.",
+        )
+
+
+class MessageConflict(AgentError):
+    """The sender has sent another message under the same `id`, which is the one that is kept."""
+
+    def __init__(self, message_id: str) -> None:
+        self.id = message_id
+        super().__init__(
+            f"Another message with the id {plain(message_id, 80)} is there already.",
+            "A message with a known id is a retry and has to be the same; this one was not stored.",
+            "Send it under a new id, or without one.",
+        )
+
+
+class InboxFull(AgentError):
+    """`unread` messages of `unread_bytes` together are as much as an inbox holds."""
+
+    def __init__(self, unread: int, unread_bytes: int) -> None:
+        self.unread = unread
+        self.unread_bytes = unread_bytes
+        super().__init__(
+            f"The inbox is full: {unread} unread messages of {unread_bytes // 1024} KiB.",
+            "The message was not stored.",
+            "Try again once the receiving agent has read some.",
+        )
+
+
+class InboxUnusable(AgentError):
+    """The inbox in `path` cannot be opened, read or written; `problem` follows on it ("is on a full disk")."""
+
+    def __init__(self, path: Path, problem: str, next_step: str) -> None:
+        self.path = path
+        self.problem = problem
+        super().__init__(
+            f"The inbox {plain(str(path))} {problem}.",
+            "No message can be kept there, so none is accepted; what is in it stays.",
+            next_step,
         )
 
 

@@ -20,6 +20,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
@@ -164,8 +165,10 @@ def claim(root: Path, *, identity: str, base: str, control_url: str, ephemeral: 
         return _make(root, Record(identity, "", "", ephemeral, control_url, now, now), base)
 
 
-def abandoned(root: Path, *, limit: int = MAX_SWEPT) -> list[SessionDir]:
+def abandoned(root: Path, *, limit: int = MAX_SWEPT, unused_since: float = math.inf) -> list[SessionDir]:
     """The ephemeral directories whose process is dead, locked, at most `limit`, the oldest first.
+
+    `unused_since`: only those that were last taken up by that time, in seconds since the epoch.
 
     The caller logs each device out (at ``record.control_url``, without ever registering anew), then calls `remove`;
     with `close` instead, the next start finds it again. Directories of devices that are not ephemeral are kept. What
@@ -183,7 +186,7 @@ def abandoned(root: Path, *, limit: int = MAX_SWEPT) -> list[SessionDir]:
                 _remove_unfinished(entry)
             elif _LABEL.fullmatch(entry.name) and _is_safe(entry):
                 record = _read_record(entry)
-                if record and record.ephemeral:
+                if record and record.ephemeral and record.last_used <= unused_since:
                     records.append(record)
         for record in sorted(records, key=lambda entry: entry.last_used):
             if len(found) >= limit:

@@ -1,0 +1,200 @@
+"""This session's messages: kept through crashes, restarts and reconnects, and found again by the same session.
+
+Nothing is acknowledged before it is committed. A call that is cancelled has either been committed or not been begun;
+the sender of a message that did not hear which sends it again, and a repeat is no second message.
+
+Calls run in a thread, one at a time: each takes well under a millisecond, and SQLite has one writer anyway.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from cctailscale.agents import place
+from cctailscale.agents.policy import Principal
+from cctailscale.agents.store import LIMITS, Counts, Damaged, Limits, NewerSchema, Received, Sent, Store, result_code
+from cctailscale.agents.wire import Message, Receipt
+from cctailscale.config import Settings
+from cctailscale.errors import InboxUnusable
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+DATABASE = "inbox.db"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Inbox:
+    """Made by `opened` or `claimed`. Every call raises InboxUnusable if the file fails it.
+
+    `arrived` is set at the next message: take it before looking, wait for it after having found nothing.
+    """
+
+    def __init__(self, path: Path, store: Store, now: Callable[[], datetime]) -> None:
+        self.arrived = anyio.Event()
+        self._path = path
+        self._store = store
+        self._now = now
+        self._limiter = anyio.CapacityLimiter(1)
+        # The limiter lets go when a task is cancelled by asyncio's own means, though its thread still works.
+        self._one_at_a_time = threading.Lock()
+
+    @classmethod
+    @asynccontextmanager
+    async def claimed(cls, settings: Settings) -> AsyncIterator[Inbox]:
+        """The inbox that this session had, or a new one; no other process has it meanwhile. Raises InboxUnusable.
+
+        One with nothing in it is removed at the end; others stay for a week (place.sweep).
+        """
+        directory = await anyio.to_thread.run_sync(place.claim, settings)
+        with directory:
+            async with cls.opened(directory.path / DATABASE) as inbox:
+                yield inbox
+                with anyio.CancelScope(shield=True):
+                    empty = await inbox._run(inbox._store.is_empty)
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(place.leave, directory, empty)
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(
+        cls, path: Path, *, limits: Limits = LIMITS, now: Callable[[], datetime] = _now
+    ) -> AsyncIterator[Inbox]:
+        """The inbox in one file, which is made if it is missing. Raises InboxUnusable.
+
+        A damaged file is moved aside, to ``{name}.damaged-{time}``, and a new inbox begun.
+        """
+        store = await anyio.to_thread.run_sync(_opened, path, limits, now)
+        inbox = cls(path, store, now)
+        try:
+            yield inbox
+        finally:
+            with anyio.CancelScope(shield=True):
+                await inbox._run(store.close)
+
+    async def put(self, sender: Principal, message: Message) -> Receipt:
+        """Stores a message from `sender`: committed when this returns. A repeat gives the receipt of the first.
+
+        Raises MessageConflict: another message of this sender has the id; InboxFull.
+        """
+        try:
+            return await self._run(self._store.put, sender, message, self._now())
+        finally:  # after a cancellation too: it may have been stored
+            arrived, self.arrived = self.arrived, anyio.Event()
+            arrived.set()
+
+    async def receipt_of(self, node_id: str, message_id: str) -> Receipt | None:
+        """The receipt of a message that `node_id` sent us; None if there is no such message."""
+        return await self._run(self._store.receipt, node_id, message_id)
+
+    async def take(self, limit: int, *, include_read: bool = False, thread: str | None = None) -> list[Received]:
+        """The oldest unread messages, which are read from now on, in the order of their arrival.
+
+        `include_read`: what they leave of `limit` goes to the latest of those that were read before.
+        """
+        return await self._run(self._store.take, limit, self._now(), include_read, thread)
+
+    async def unread(self, limit: int, *, after: int = 0, thread: str | None = None) -> list[Received]:
+        """The oldest unread messages whose `seq` is past `after`; they stay unread."""
+        return await self._run(self._store.unread, limit, after, thread)
+
+    async def wait_for_unread(self, thread: str | None = None) -> None:
+        """Returns once there is an unread message (of the thread). The caller bounds it."""
+        while True:
+            arrived = self.arrived
+            if await self.unread(1, thread=thread):
+                return
+            await arrived.wait()
+
+    async def counts(self) -> Counts:
+        return await self._run(self._store.counts)
+
+    async def sending(self, message: Message, to: Mapping[str, str]) -> str:
+        """Notes a message of ours before it goes out to these nodes (stable id to name); gives its thread.
+
+        Before, since an answer may come sooner than the receipt, and belongs into the thread.
+        """
+        return await self._run(self._store.sending, message, to)
+
+    async def acknowledged(self, node_id: str, receipt: Receipt) -> None:
+        """Notes what the node said about its copy of a message of ours."""
+        await self._run(self._store.acknowledged, node_id, receipt)
+
+    async def sent(self, limit: int, *, unread: bool = False, thread: str | None = None) -> list[Sent]:
+        """What arrived of that which we sent, the newest first. `unread`: only those not known to be read."""
+        return await self._run(self._store.sent, limit, unread, thread)
+
+    async def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        call = partial(self._alone, partial(function, *args, **kwargs))
+        return await anyio.to_thread.run_sync(call, limiter=self._limiter)
+
+    def _alone(self, call: Callable[[], T]) -> T:
+        with self._one_at_a_time, _as_inbox_unusable(self._path):
+            return call()
+
+
+def _opened(path: Path, limits: Limits, now: Callable[[], datetime]) -> Store:
+    with _as_inbox_unusable(path):
+        # SQLite gives its other files the mode of this one.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        try:
+            return Store(path, limits)
+        except Damaged:
+            aside = _move_aside(path, now())
+        log.warning("the inbox was damaged and begins anew; what is left of it is in %s", aside)
+        return Store(path, limits)
+
+
+def _move_aside(path: Path, now: datetime) -> Path:
+    """Gives the file and its log other names, and the new name of the file."""
+    aside = path.with_name(f"{path.name}.damaged-{now:%Y%m%dT%H%M%S%f}")
+    for end in ("", "-wal", "-shm"):
+        part = path.with_name(path.name + end)
+        if part.exists():
+            part.rename(aside.with_name(aside.name + end))
+    return aside
+
+
+_RIGHTS = ("cannot be opened or written to", "Give yourself the right to, or set TS_STATE_DIR to another folder.")
+_FAILS = ("is on a disk that fails", "Look at the disk, or set TS_STATE_DIR to a folder on another one.")
+_ADVICE = {
+    sqlite3.SQLITE_FULL: ("is on a full disk", "Make room, or set TS_STATE_DIR to a folder on another disk."),
+    sqlite3.SQLITE_BUSY: ("is in use by another process", "Stop that process, then restart this server."),
+    sqlite3.SQLITE_READONLY: _RIGHTS,
+    sqlite3.SQLITE_CANTOPEN: _RIGHTS,
+    sqlite3.SQLITE_PERM: _RIGHTS,
+    sqlite3.SQLITE_IOERR: _FAILS,
+    sqlite3.SQLITE_CORRUPT: ("is damaged", "Restart the server: it moves the file aside and begins a new one."),
+    sqlite3.SQLITE_NOTADB: ("is damaged", "Restart the server: it moves the file aside and begins a new one."),
+}
+
+
+@contextmanager
+def _as_inbox_unusable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except NewerSchema:
+        problem = "was written by a later version of cc-tailscale"
+        raise InboxUnusable(path, problem, "Update cc-tailscale, or move the file away.") from None
+    except sqlite3.Error as error:
+        default = (f"cannot be used ({error})", "Restart the server; if it stays, report it.")
+        raise InboxUnusable(path, *_ADVICE.get(result_code(error), default)) from error
+    except OSError as error:
+        raise InboxUnusable(path, f"cannot be opened ({error.strerror})", _RIGHTS[1]) from error

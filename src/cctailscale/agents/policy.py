@@ -1,0 +1,135 @@
+"""Who may talk to this agent: one decision, in one place, closed unless a rule opens it.
+
+Everything here is made from what WhoIs says about the connection. Nothing that a peer says about itself gets in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from cctailscale.agents.wire import CAPABILITY
+from cctailscale.errors import plain
+from cctailscale.tailnet.models import WhoIs
+
+Action = Literal["message", "team"]
+
+EVERYBODY = "*"
+# The user whom WhoIs gives for every device that has tags, in every tailnet.
+_NOBODY = "tagged-devices"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is at the other end (or at ours), as WhoIs has it.
+
+    `node_id` is the stable id, `name` the full MagicDNS name without its final dot. A device with tags has no `login`:
+    it acts for nobody. `capabilities` are the app capabilities that the tailnet's policy grants it on this node.
+    """
+
+    node_id: str
+    name: str
+    login: str | None = None
+    tags: tuple[str, ...] = ()
+    capabilities: Mapping[str, list[Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why not, and what to add so that it would be allowed; two sentences that the peer may see."""
+
+    reason: str
+    to_add: str
+
+    def __str__(self) -> str:
+        return f"{self.reason} {self.to_add}"
+
+
+def principal(who: WhoIs) -> Principal:
+    """The principal that a WhoIs answer is about."""
+    node, login = who.node, who.user_profile.login_name
+    nobody = bool(node.tags) or _folded(login) in (b"", _folded(_NOBODY))
+    return Principal(
+        node_id=node.stable_id,
+        name=node.name,
+        login=None if nobody else login,
+        tags=tuple(node.tags),
+        capabilities={name: values or [] for name, values in who.capabilities.items()},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """`allow_from` is TS_ALLOW_FROM: logins, tags, names of devices (short or full), or `*`."""
+
+    allow_from: tuple[str, ...] = ()
+
+    def decide(self, me: Principal, peer: Principal, action: Action) -> Refused | None:
+        """None if `peer` may do `action` to `me`, else why not."""
+        allowed = peer.node_id and (
+            _same_owner(me, peer)
+            or _shared_tag(me, peer)
+            or any(_names(entry, me, peer) for entry in self.allow_from)
+            or _granted(peer, action)
+        )
+        return None if allowed else _refused(peer, action)
+
+
+def _same_owner(me: Principal, peer: Principal) -> bool:
+    if me.tags or peer.tags or not me.login or not peer.login:
+        return False
+    return _folded(me.login) == _folded(peer.login)
+
+
+def _shared_tag(me: Principal, peer: Principal) -> bool:
+    return _same_tailnet(me, peer) and not set(me.tags).isdisjoint(peer.tags)
+
+
+def _names(entry: str, me: Principal, peer: Principal) -> bool:
+    """Whether an entry of TS_ALLOW_FROM is about this peer."""
+    if entry == EVERYBODY:
+        return True
+    if entry.startswith("tag:"):
+        return _same_tailnet(me, peer) and entry in peer.tags
+    if "@" in entry:
+        return not peer.tags and bool(peer.login) and _folded(entry) == _folded(peer.login or "")
+    if "." in entry:
+        return bool(peer.name) and _folded(entry) == _folded(peer.name)
+    # A short name means a device of this tailnet: one that was shared into it may have the same first label.
+    return bool(peer.name) and _same_tailnet(me, peer) and _folded(entry) == _folded(peer.name).partition(b".")[0]
+
+
+def _granted(peer: Principal, action: Action) -> bool:
+    """Whether a value of the app capability allows the action. What is not of its form grants nothing."""
+    for value in peer.capabilities.get(CAPABILITY, []):
+        allow = value.get("allow") if isinstance(value, dict) else None
+        if isinstance(allow, list) and action in allow:
+            return True
+    return False
+
+
+def _same_tailnet(me: Principal, peer: Principal) -> bool:
+    """Tags mean something in the tailnet that gave them only; its devices have its suffix in their names."""
+    if not me.name or not peer.name:
+        return False
+    return _folded(me.name).partition(b".")[2] == _folded(peer.name).partition(b".")[2]
+
+
+def _refused(peer: Principal, action: Action) -> Refused:
+    who = plain(peer.name) or "A device without a name"
+    whose = (
+        f"with {plain(', '.join(peer.tags))}" if peer.tags else f"of {plain(peer.login)}" if peer.login else "of nobody"
+    )
+    entry = plain(peer.tags[0]) if peer.tags else plain(peer.login or peer.name)
+    what = "send messages to this agent" if action == "message" else "take part in this agent's team"
+    return Refused(
+        f"{who}, {whose}, may not {what}: it has another owner and no tag in common.",
+        f"This agent's user can set TS_ALLOW_FROM={entry}, or the tailnet's policy can grant it "
+        f'{CAPABILITY} with [{{"allow": ["{action}"]}}].',
+    )
+
+
+def _folded(text: str) -> bytes:
+    """For comparing in upper or lower case: ASCII alone, since no other letter may make two people one."""
+    return text.encode("utf-8", "surrogatepass").lower()
