@@ -76,6 +76,13 @@ def test_imports_point_one_way(module: str) -> None:
         assert layer(theirs) > layer(mine), f"{module} imports {name}, which is not below it"
 
 
+def test_agents_know_the_tailnet_teams_and_what_lies_below_alone() -> None:
+    known = {
+        part(name) for module in MODULES if part(module) == "agents" for name in imported(module) if name in MODULES
+    }
+    assert known - {"agents"} <= {"tailnet", "teams", "config", "statedir", "errors"}
+
+
 def test_the_package_itself_imports_none_of_its_modules() -> None:
     assert not [name for name in imported(PACKAGE) if name.startswith(PACKAGE)]
 

@@ -292,6 +292,10 @@ ERRORS: list[Callable[[str], errors.CcTailscaleError]] = [
     lambda text: errors.NoSuchForward(text, ()),
     lambda text: errors.SaveRefused(text, text),
     lambda text: errors.SaveFailed(text, text),
+    lambda text: errors.BadDocument("message", text),
+    errors.MessageConflict,
+    lambda _: errors.InboxFull(1000, 8 * 1024 * 1024),
+    lambda text: errors.InboxUnusable(Path(text.replace("\0", "")), "is on a full disk", "Make room."),
     lambda text: errors.CertificateUnavailable(text, text, "HTTPS is off.", "Have it switched on."),
 ]
 GROUPS = {
@@ -301,6 +305,7 @@ GROUPS = {
     errors.DialError,
     errors.ForwardError,
     errors.SaveError,
+    errors.AgentError,
 }
 
 

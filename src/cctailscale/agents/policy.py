@@ -18,6 +18,8 @@ Action = Literal["message", "team"]
 EVERYBODY = "*"
 # The user whom WhoIs gives for every device that has tags, in every tailnet.
 _NOBODY = "tagged-devices"
+# Of a name, a login or tags in a refusal, which has to fit into wire.Refusal.
+_MAX_SHOWN_CHARS = 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Why not, and what to add so that it would be allowed; two sentences that the peer may see."""
+    """Why not, and what to add so that it would be allowed: two sentences that the peer may see, and that fit 403's."""
 
     reason: str
     to_add: str
@@ -66,7 +68,7 @@ class Policy:
     allow_from: tuple[str, ...] = ()
 
     def decide(self, me: Principal, peer: Principal, action: Action) -> Refused | None:
-        """None if `peer` may do `action` to `me`, else why not."""
+        """None if `peer` may do `action` here, where `me` is this node; else why not."""
         allowed = peer.node_id and (
             _same_owner(me, peer)
             or _shared_tag(me, peer)
@@ -93,11 +95,18 @@ def _names(entry: str, me: Principal, peer: Principal) -> bool:
     if entry.startswith("tag:"):
         return _same_tailnet(me, peer) and entry in peer.tags
     if "@" in entry:
-        return not peer.tags and bool(peer.login) and _folded(entry) == _folded(peer.login or "")
+        return _is_login(entry, peer)
     if "." in entry:
-        return bool(peer.name) and _folded(entry) == _folded(peer.name)
-    # A short name means a device of this tailnet: one that was shared into it may have the same first label.
-    return bool(peer.name) and _same_tailnet(me, peer) and _folded(entry) == _folded(peer.name).partition(b".")[0]
+        return _folded(entry) == _folded(peer.name)
+    # A short name means a device of this tailnet: one of another's, shared with us, may have the same first label.
+    return _same_tailnet(me, peer) and _folded(entry) == _folded(peer.name).partition(b".")[0]
+
+
+def _is_login(entry: str, peer: Principal) -> bool:
+    """A Headscale's user without a domain, "bob", is written "bob@", as in its own policy: "bob" is a device."""
+    if peer.tags or not peer.login:
+        return False
+    return _folded(entry.removesuffix("@")) == _folded(peer.login.removesuffix("@"))
 
 
 def _granted(peer: Principal, action: Action) -> bool:
@@ -117,16 +126,22 @@ def _same_tailnet(me: Principal, peer: Principal) -> bool:
 
 
 def _refused(peer: Principal, action: Action) -> Refused:
-    who = plain(peer.name) or "A device without a name"
-    whose = (
-        f"with {plain(', '.join(peer.tags))}" if peer.tags else f"of {plain(peer.login)}" if peer.login else "of nobody"
-    )
-    entry = plain(peer.tags[0]) if peer.tags else plain(peer.login or peer.name)
     what = "send messages to this agent" if action == "message" else "take part in this agent's team"
+    grant = f'{CAPABILITY} with [{{"allow": ["{action}"]}}]'
+    name = plain(peer.name, _MAX_SHOWN_CHARS) or "A device without a name"
+    if not peer.node_id:
+        return Refused(
+            f"{name} may not {what}: it could not be identified.", "Its connection has to be on the tailnet."
+        )
+    if peer.tags:
+        who, entry = f"{name} ({', '.join(peer.tags)})", peer.tags[0]
+    elif peer.login:
+        who, entry = f"{name} of {peer.login}", peer.login if "@" in peer.login else f"{peer.login}@"
+    else:
+        who, entry = name, peer.name
     return Refused(
-        f"{who}, {whose}, may not {what}: it has another owner and no tag in common.",
-        f"This agent's user can set TS_ALLOW_FROM={entry}, or the tailnet's policy can grant it "
-        f'{CAPABILITY} with [{{"allow": ["{action}"]}}].',
+        f"{plain(who, 2 * _MAX_SHOWN_CHARS)} may not {what}: the two have neither an owner nor a tag in common.",
+        f"Its user can set TS_ALLOW_FROM={plain(entry, _MAX_SHOWN_CHARS)}, or the tailnet's policy can grant {grant}.",
     )
 
 

@@ -23,12 +23,13 @@ from cctailscale.errors import InboxFull, MessageConflict
 SCHEMA_VERSION = 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-# Times are microseconds since the epoch. `seq` counts up and is never used twice: the order of arrival, whatever
-# clocks say. `size` is that of subject and body in UTF-8; both are NULL once the text was forgotten.
+# Times are microseconds since the epoch. `seq` counts up, whatever clocks say: the order of arrival. The last row is
+# never dropped, so that none is used twice. `size` is that of subject and body in UTF-8; both are NULL once the text
+# is forgotten.
 _SCHEMA = f"""
 BEGIN;
 CREATE TABLE received (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    seq INTEGER PRIMARY KEY,
     node_id TEXT NOT NULL, name TEXT NOT NULL, login TEXT, tags TEXT NOT NULL,
     id TEXT NOT NULL, subject TEXT, body TEXT, in_reply_to TEXT, sent INTEGER NOT NULL,
     digest BLOB NOT NULL, size INTEGER NOT NULL,
@@ -37,7 +38,7 @@ CREATE TABLE received (
 );
 CREATE INDEX received_unread ON received (seq, size) WHERE read IS NULL;
 CREATE TABLE sent (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    seq INTEGER PRIMARY KEY,
     node_id TEXT NOT NULL, name TEXT NOT NULL,
     id TEXT NOT NULL, subject TEXT NOT NULL, sent INTEGER NOT NULL,
     thread TEXT NOT NULL, delivered INTEGER, read INTEGER,
