@@ -18,6 +18,7 @@ import shlex
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -53,6 +54,10 @@ _SECRET_NAME = re.compile(
 # ${NAME}, ${NAME:-default} (one more inside it) or $NAME, and nothing else: what a client did not expand.
 _BRACED = r"\$\{(?:[^{}]|\$\{[^{}]*\})*\}"
 _PLACEHOLDER = re.compile(rf"(?:{_BRACED})+|\$[A-Za-z_][A-Za-z0-9_]*")
+# A login: "ada@example.com", "ada@github", and "ada@" for a Headscale's user without a domain.
+_LOGIN = re.compile(r"[^\s@,:\x00-\x1f\x7f]+@[^\s@,:\x00-\x1f\x7f]*")
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_DEVICE = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")  # a MagicDNS name, short or full
 _LOOPBACK = re.compile(r"localhost|::1|127\.\d+\.\d+\.\d+")
 _TAG = re.compile(r"tag:[A-Za-z][A-Za-z0-9-]*")  # tailcfg.CheckTag
 _BOOLEANS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
@@ -79,6 +84,37 @@ def _tags(given: object) -> object:
         if not _TAG.fullmatch(tag):
             raise ValueError(f"has a tag (number {number}) that is not a letter followed by letters, digits, hyphens.")
     return tuple(dict.fromkeys(tags))
+
+
+def _allow_from(given: object) -> object:
+    if not isinstance(given, str):
+        return given
+    entries = [entry.strip() for entry in given.split(",") if entry.strip()]
+    for number, entry in enumerate(entries, start=1):
+        if entry.lower() == "tagged-devices":
+            raise ValueError(f'has "tagged-devices" (number {number}), which is nobody; name the tags instead.')
+        if _is_address(entry):
+            raise ValueError(f"has an address (number {number}); name the device instead.")
+        if entry != "*" and not any(form.fullmatch(entry) for form in (_TAG, _LOGIN, _DEVICE)):
+            raise ValueError(f"has something (number {number}) that is no login, no tag, no device's name and not *.")
+    return tuple(dict.fromkeys(entry.removesuffix(".") for entry in entries))
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _channels(given: object) -> object:
+    word = given.strip().lower() if isinstance(given, str) else given
+    if word in ("off", "hint", "body"):
+        return word
+    if word not in _BOOLEANS:
+        raise ValueError('is neither "1", "0" nor "body".')
+    return "hint" if _BOOLEANS[str(word)] else "off"
 
 
 def _seconds(given: object) -> object:
@@ -216,6 +252,18 @@ class Settings(BaseSettings):
     accept_routes: Flag = _setting("TS_ACCEPT_ROUTES", "Use the subnet routes that peers offer.", "true", True)
     allow_host_network: Flag = _setting(
         "TS_ALLOW_HOST_NETWORK", "Reach by the host's network what the tailnet does not own.", "0", False
+    )
+    allow_from: Annotated[tuple[str, ...], BeforeValidator(_allow_from)] = _setting(
+        "TS_ALLOW_FROM",
+        "Who else may send messages here: logins, tags, names of devices, or *; comma-separated.",
+        "bob@example.com,tag:agent",
+        (),
+    )
+    channels: Annotated[Literal["off", "hint", "body"], BeforeValidator(_channels)] = _setting(
+        "TS_CHANNELS", "Tell Claude of a message as it arrives: 1, 0, or body for its beginning too.", "body", "hint"
+    )
+    allow_inbound_forward: Flag = _setting(
+        "TS_ALLOW_INBOUND_FORWARD", "Let a tool show a port of this machine to the tailnet.", "0", False
     )
     join: Annotated[Literal["first-use", "start"], BeforeValidator(_join)] = _setting(
         "TS_JOIN", "When to join the tailnet.", "first-use", "first-use"

@@ -63,6 +63,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
     assert (found.ephemeral, found.accept_routes) == (True, True)
     assert (found.enable_teams, found.verbose, found.logs, found.allow_host_network) == (False, False, False, False)
     assert (found.join, found.join_timeout, found.tags, found.hostname) == ("first-use", 60.0, (), None)
+    assert (found.allow_from, found.channels, found.allow_inbound_forward) == ((), "hint", False)
     assert found.project_dir == Path.cwd()
     assert found.warnings == ()
 
@@ -80,6 +81,9 @@ def test_every_variable_reaches_its_field() -> None:
         TS_LOGS="on",
         TS_ACCEPT_ROUTES="off",
         TS_ALLOW_HOST_NETWORK="yes",
+        TS_ALLOW_FROM="bob@example.com, tag:agent,,web,web.tail1234.ts.net.,eve@,*,web",
+        TS_CHANNELS="Body",
+        TS_ALLOW_INBOUND_FORWARD="1",
         TS_JOIN="Start",
         TS_JOIN_TIMEOUT="12.5",
         CLAUDE_PROJECT_DIR="/src/app",
@@ -96,6 +100,8 @@ def test_every_variable_reaches_its_field() -> None:
     assert found.control_url == "https://headscale.example.com:8443"
     assert (found.ephemeral, found.accept_routes) == (False, False)
     assert (found.enable_teams, found.verbose, found.logs, found.allow_host_network) == (True, True, True, True)
+    assert found.allow_from == ("bob@example.com", "tag:agent", "web", "web.tail1234.ts.net", "eve@", "*")
+    assert (found.channels, found.allow_inbound_forward) == ("body", True)
     assert (found.join, found.join_timeout) == ("start", 12.5)
     assert (found.project_dir, found.session_id, found.user) == (Path("/src/app"), "0b5c", "ada")
     assert found.ssl_cert_file == Path(__file__)
@@ -127,6 +133,13 @@ def test_booleans_are_read_in_any_case(text: str, value: bool) -> None:
     assert load(TS_EPHEMERAL=text).check().ephemeral is value
 
 
+@pytest.mark.parametrize(
+    ("text", "value"), [("1", "hint"), ("yes", "hint"), ("0", "off"), ("False", "off"), ("BODY", "body")]
+)
+def test_channels_are_on_off_or_show_the_body(text: str, value: str) -> None:
+    assert load(TS_CHANNELS=text).check().channels == value
+
+
 def test_proxy_variables_in_small_letters_are_read_too() -> None:
     found = load(https_proxy="http://p:1", no_proxy="a").check()
     assert (found.https_proxy, found.no_proxy) == (SecretStr("http://p:1"), "a")
@@ -150,6 +163,21 @@ def test_settings_cannot_be_changed() -> None:
         ("TS_TAGS", "tag:", "number 1"),
         ("TS_TAGS", "tag:a_b", "letters, digits, hyphens"),
         ("TS_TAGS", "tag:é", "letters, digits, hyphens"),
+        ("TS_ALLOW_FROM", "bob@example.com,tag:1st", "number 2"),
+        ("TS_ALLOW_FROM", "two words", "number 1"),
+        ("TS_ALLOW_FROM", "**", "no device's name"),
+        ("TS_ALLOW_FROM", "tag:", "no tag"),
+        ("TS_ALLOW_FROM", "tag:a@b", "no tag"),
+        ("TS_ALLOW_FROM", "@example.com", "no login"),
+        ("TS_ALLOW_FROM", "a@b@c", "no login"),
+        ("TS_ALLOW_FROM", "group:dev", "no login"),
+        ("TS_ALLOW_FROM", "-web", "no device's name"),
+        ("TS_ALLOW_FROM", "web..ts.net", "no device's name"),
+        ("TS_ALLOW_FROM", "Tagged-Devices", "is nobody"),
+        ("TS_ALLOW_FROM", "web,100.64.0.1", "an address (number 2)"),
+        ("TS_ALLOW_FROM", "fd7a:115c:a1e0::1", "an address"),
+        ("TS_CHANNELS", "maybe", 'neither "1", "0" nor "body"'),
+        ("TS_ALLOW_INBOUND_FORWARD", "maybe", "neither true nor false"),
         ("TS_JOIN", "later", "first-use"),
         ("TS_JOIN_TIMEOUT", "soon", "number of seconds"),
         ("TS_JOIN_TIMEOUT", "nan", "number of seconds"),
