@@ -9,7 +9,6 @@ Calls run in a thread, one at a time: each takes well under a millisecond, and S
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -79,9 +78,9 @@ class Inbox:
     ) -> AsyncIterator[Inbox]:
         """The inbox in one file, which is made if it is missing. Raises InboxUnusable.
 
-        A damaged file is moved aside, to ``{name}.damaged-{time}``, and a new inbox begun.
+        A damaged file is moved aside, to ``{name}.damaged-{number}``, and a new inbox begun.
         """
-        store = await anyio.to_thread.run_sync(_opened, path, limits, now)
+        store = await anyio.to_thread.run_sync(_opened, path, limits)
         inbox = cls(path, store, now)
         try:
             yield inbox
@@ -150,26 +149,13 @@ class Inbox:
             return call()
 
 
-def _opened(path: Path, limits: Limits, now: Callable[[], datetime]) -> Store:
+def _opened(path: Path, limits: Limits) -> Store:
     with _as_inbox_unusable(path):
-        # SQLite gives its other files the mode of this one.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         try:
             return Store(path, limits)
-        except Damaged:
-            aside = _move_aside(path, now())
-        log.warning("the inbox was damaged and begins anew; what is left of it is in %s", aside)
-        return Store(path, limits)
-
-
-def _move_aside(path: Path, now: datetime) -> Path:
-    """Gives the file and its log other names, and the new name of the file."""
-    aside = path.with_name(f"{path.name}.damaged-{now:%Y%m%dT%H%M%S%f}")
-    for end in ("", "-wal", "-shm"):
-        part = path.with_name(path.name + end)
-        if part.exists():
-            part.rename(aside.with_name(aside.name + end))
-    return aside
+        except Damaged as damaged:
+            log.warning("the inbox was damaged and begins anew; what is left of it is in %s", damaged.aside)
+            return Store(path, limits)
 
 
 _RIGHTS = ("cannot be opened or written to", "Give yourself the right to, or set TS_STATE_DIR to another folder.")

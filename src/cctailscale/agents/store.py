@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sqlite3
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 
 from cctailscale.agents.policy import Principal
@@ -115,43 +118,55 @@ class NewerSchema(Exception):  # noqa: N818 - not an error that anybody sees
     """The file was written by a later version of this package."""
 
 
+class _BrokenPage(Exception):  # noqa: N818 - as above
+    """What `PRAGMA quick_check` finds, which is a row and not an error."""
+
+
 class Damaged(Exception):  # noqa: N818 - as above
-    """The file is no database, or a broken one."""
+    """The file was no database, or a broken one. It has been renamed to `aside`."""
+
+    def __init__(self, aside: Path) -> None:
+        self.aside = aside
+        super().__init__(str(aside))
 
 
 class Store:
     """One open file, which belongs to this process until `close`. Not for two threads at a time."""
 
     def __init__(self, path: Path, limits: Limits) -> None:
-        """Opens the file, or makes it. Raises Damaged, NewerSchema, and sqlite3.Error for what is not the file's."""
+        """Opens the file, or makes it, with mode 0600.
+
+        Raises Damaged, NewerSchema, and OSError and sqlite3.Error for what is not the file's fault.
+        """
         self._limits = limits
+        # SQLite gives its log the mode of the database.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         # IMMEDIATE: a transaction that changes something has the right to from its beginning.
         self._db = sqlite3.connect(path, timeout=0, isolation_level="IMMEDIATE", check_same_thread=False)
         try:
             self._db.row_factory = sqlite3.Row
             self._prepare()
-        except sqlite3.DatabaseError as error:
+        except BaseException as error:
+            # Renamed before it is closed: closing would write the log into the broken file, and remove it.
+            aside = _move_aside(path) if _is_damage(error) else None
             self._db.close()
-            if result_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-                raise Damaged from error
-            raise
-        except BaseException:
-            self._db.close()
+            if aside is not None:
+                raise Damaged(aside) from error
             raise
 
     def _prepare(self) -> None:
         # The lock is held until the file is closed, and goes with the process. It also spares the shared memory.
         self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
-        self._db.execute("PRAGMA journal_mode = WAL")
-        # In a commit the kernel has the data, on a checkpoint the disk: kill -9 loses nothing, a power cut may.
-        self._db.execute("PRAGMA synchronous = NORMAL")
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA_VERSION:
             raise NewerSchema
+        self._db.execute("PRAGMA journal_mode = WAL")
+        # In a commit the kernel has the data, on a checkpoint the disk: kill -9 loses nothing, a power cut may.
+        self._db.execute("PRAGMA synchronous = NORMAL")
         if version == 0:
             self._db.executescript(_SCHEMA)
         if self._db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-            raise Damaged
+            raise _BrokenPage
 
     def close(self) -> None:
         self._db.close()
@@ -315,6 +330,21 @@ def result_code(error: sqlite3.Error) -> int:
     """SQLite's primary result code; -1 where the module itself refused the call."""
     code: int = getattr(error, "sqlite_errorcode", -1)
     return code if code < 0 else code & 0xFF
+
+
+def _is_damage(error: BaseException) -> bool:
+    broken = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return isinstance(error, _BrokenPage) or (isinstance(error, sqlite3.Error) and result_code(error) in broken)
+
+
+def _move_aside(path: Path) -> Path:
+    """Gives the database and its log names that are free, and the database's."""
+    names = (path.with_name(f"{path.name}.damaged-{number}") for number in count(1))
+    aside = next(name for name in names if not name.exists())
+    path.rename(aside)
+    with suppress(FileNotFoundError):
+        path.with_name(f"{path.name}-wal").rename(aside.with_name(f"{aside.name}-wal"))
+    return aside
 
 
 def _digest(message: Message) -> bytes:
