@@ -640,6 +640,18 @@ def test_a_sessions_directory_that_others_can_only_read_is_made_private(root: Pa
         assert stat.S_IMODE(again.path.stat().st_mode) == 0o700
 
 
+def test_the_sweep_can_be_told_to_leave_what_was_used_lately(root: Path) -> None:
+    with take(root) as old:
+        pass
+    with take(root, OTHER) as young:
+        pass
+    assert old.record.last_used < young.record.last_used
+    assert abandoned(root, unused_since=old.record.last_used - 1) == []
+    (found,) = abandoned(root, unused_since=old.record.last_used)
+    with found:
+        assert found.path == old.path
+
+
 def test_a_lock_that_is_a_link_is_refused(root: Path, tmp_path: Path) -> None:
     with take(root) as taken:
         pass

@@ -34,6 +34,8 @@ def claim(settings: Settings) -> statedir.SessionDir:
     """This session's directory, locked by this process. Raises InboxUnusable."""
     root = settings.state_dir / FOLDER
     identity = statedir.session_identity(settings.session_id, settings.project_dir, ephemeral=settings.ephemeral)
+    with contextlib.suppress(OSError):  # if it cannot be made, the claim says why
+        settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         # What a kept device's session leaves is swept after a week as well, hence `ephemeral`.
         return statedir.claim(root, identity=identity, base=_BASE, control_url=settings.control_url, ephemeral=True)
