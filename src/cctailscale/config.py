@@ -14,8 +14,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import shlex
-import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -26,14 +24,13 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from cctailscale.errors import SettingProblem, SettingsError, plain
+from cctailscale.authkey import Key, checked_key, read_key_file, unquoted
+from cctailscale.errors import SettingProblem, SettingsError
 from cctailscale.redact import Redactor
 
 DEFAULT_CONTROL_URL = "https://controlplane.tailscale.com"  # ipn.DefaultControlURL
 DEFAULT_STATE_DIR = "~/.cache/claude-code-tailscale"
 MAX_JOIN_TIMEOUT_SECONDS = 3600.0
-# Keys have about 60 characters, client secrets with all attributes about 200.
-MAX_KEY_BYTES = 4096
 # Of a value that is shorter, child_environment cannot say that it stands in another variable on purpose.
 _MIN_TELLING_CHARS = 8
 
@@ -153,58 +150,14 @@ def _control_url(given: object) -> object:
 
 
 def _auth_key(given: object) -> object:
-    return _checked_key(given, oauth_only=False) if isinstance(given, str) else given
+    return checked_key(given, oauth_only=False) if isinstance(given, str) else given
 
 
 def _client_secret(given: object) -> object:
-    return _checked_key(given, oauth_only=True) if isinstance(given, str) else given
-
-
-def _checked_key(key: str, *, oauth_only: bool) -> str:
-    """The key, if it can be one at all; whether it is valid only control knows.
-
-    Prefixes: https://tailscale.com/kb/1277/key-prefixes. Headscale's keys may have none.
-    """
-    if len(key) > MAX_KEY_BYTES or not re.fullmatch(r"[!-~]+", key):
-        raise ValueError("holds characters that no key has (a blank, a line break, an accent), or too many.")
-    if re.match(r"[A-Z][A-Z0-9_]*=", key):
-        raise ValueError("holds NAME=key; only the key itself belongs there.")
-    if kind := re.match(r"(?:tskey|hskey)-(api|webhook|scim)-", key):
-        what = {"api": "an API access token", "webhook": "a webhook secret", "scim": "a SCIM key"}[kind[1]]
-        wanted = "an OAuth client secret (tskey-client-…)" if oauth_only else "an auth key (tskey-auth-…)"
-        raise ValueError(f"is {what}; {wanted} is needed.")
-    if key.startswith("tskey-client-"):
-        _check_attributes(key)
-    elif oauth_only:
-        hint = " It is an auth key: put it in TS_AUTHKEY." if key.startswith("tskey-auth-") else ""
-        raise ValueError(f"is not an OAuth client secret (tskey-client-…).{hint}")
-    return key
-
-
-def _check_attributes(client_secret: str) -> None:
-    """Refuses what oauthkey.parseOptionalAttributes of tailscale.com would refuse, only much later."""
-    for name, value in parse_qsl(client_secret.partition("?")[2], keep_blank_values=True):
-        if name not in ("ephemeral", "preauthorized", "baseURL"):
-            raise ValueError('has an attribute after "?" that is not ephemeral, preauthorized or baseURL.')
-        if name != "baseURL" and value not in ("", "1", "0", "t", "f", "true", "false", "True", "False"):
-            raise ValueError(f'has an attribute {name} after "?" that is neither true nor false.')
+    return checked_key(given, oauth_only=True) if isinstance(given, str) else given
 
 
 Flag = Annotated[bool, BeforeValidator(_flag)]
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """What the node authenticates with. `oauth`: an OAuth client secret; `source`: the variable it came from."""
-
-    value: SecretStr
-    oauth: bool
-    source: str
-
-    def secrets(self) -> tuple[str, ...]:
-        """What has to be redacted, before the key is used: the value, and the part before its attributes."""
-        key = self.value.get_secret_value()
-        return tuple(dict.fromkeys((key, key.partition("?")[0])))
 
 
 def _setting(variable: str, description: str, example: str, default: Any = None) -> Any:  # noqa: ANN401 - like Field
@@ -314,7 +267,7 @@ class Settings(BaseSettings):
             if file is not None:
                 source = f"{variable}_FILE"
                 try:
-                    return self._key(_checked_key(_read_key_file(file), oauth_only=oauth_only), source)
+                    return self._key(checked_key(read_key_file(file), oauth_only=oauth_only), source)
                 except ValueError as error:
                     raise SettingsError([_problem(source, str(error))]) from None
         return None
@@ -408,7 +361,7 @@ def _given(environ: Mapping[str, str], warnings: list[str], problems: list[Setti
         value = environ.get(variable, "").strip()
         if not value and variable in ("HTTPS_PROXY", "NO_PROXY"):  # by custom, also in small letters
             value = environ.get(variable.lower(), "").strip()
-        if variable in ("TS_AUTHKEY", "TS_CLIENT_SECRET") and (bare := _unquoted(value)) != value:
+        if variable in ("TS_AUTHKEY", "TS_CLIENT_SECRET") and (bare := unquoted(value)) != value:
             warnings.append(f"{variable} stood in quotation marks, which were taken off.")
             value = bare
         if not value or _PLACEHOLDER.fullmatch(value):
@@ -444,40 +397,6 @@ def _full_path(path: str, environ: Mapping[str, str], *, relative: bool) -> str:
         raise ValueError("cannot be made a full path. Give one that begins with a slash.") from None
 
 
-def _read_key_file(path: Path) -> str:
-    """The first line with something on it. The ValueError's text follows on the variable's name."""
-    shown = shlex.quote(plain(str(path)))
-    try:
-        # O_NONBLOCK: a FIFO must not keep the server from answering.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    except FileNotFoundError:
-        raise ValueError(f"names a file that does not exist: {shown}.") from None
-    except OSError as error:
-        raise ValueError(f"names a file that cannot be opened ({error.strerror}): {shown}.") from None
-    try:
-        mode = os.fstat(fd).st_mode
-        if not stat.S_ISREG(mode):
-            raise ValueError(f"names {'a folder' if stat.S_ISDIR(mode) else 'what is not a regular file'}: {shown}.")
-        if mode & 0o077:
-            raise ValueError(f"names a file that others can read. Run: chmod 600 {shown}")
-        content = os.read(fd, MAX_KEY_BYTES + 1)
-    except OSError as error:
-        raise ValueError(f"names a file that cannot be read ({error.strerror}): {shown}.") from None
-    finally:
-        os.close(fd)
-    if len(content) > MAX_KEY_BYTES:
-        raise ValueError(f"names a file that is too large for a key: {shown}.")
-    lines = content.decode("utf-8-sig", "replace").split("\n")
-    key = next((line.strip() for line in lines if line.strip()), "")
-    if not key:
-        raise ValueError(f"names a file that is empty: {shown}.")
-    return _unquoted(key)
-
-
-def _unquoted(value: str) -> str:
-    return value[1:-1].strip() if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'" else value
-
-
 def _problem(variable: str, text: str) -> SettingProblem:
     """`text` follows on the variable's name and ends in a full stop."""
     examples = {field.validation_alias: field.examples for field in Settings.model_fields.values()}
@@ -489,7 +408,7 @@ def _secret_values(environ: Mapping[str, str]) -> Iterable[str]:
     for variable in SECRET_VARIABLES:
         value = environ.get(variable, "").strip()
         if value and not _PLACEHOLDER.fullmatch(value):
-            yield from dict.fromkeys((value, _unquoted(value), _unquoted(value).partition("?")[0]))
+            yield from dict.fromkeys((value, unquoted(value), unquoted(value).partition("?")[0]))
     for variable in _KEY_FILES:  # a key that was pasted where its file belongs
         value = environ.get(variable, "").strip()
         if value and not value.startswith(("/", "~")) and not _PLACEHOLDER.fullmatch(value):

@@ -20,7 +20,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"agents"}),
     frozenset({"tailnet", "teams"}),
     frozenset({"config", "savefile", "statedir"}),
-    frozenset({"naming", "redact"}),
+    frozenset({"authkey", "naming", "redact"}),
     frozenset({"errors"}),
 )
 MAY_KNOW_MCP = {"server", "tools", "app"}

@@ -25,7 +25,8 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from cctailscale.config import Key, Loaded, Settings
+from cctailscale.authkey import Key
+from cctailscale.config import Loaded, Settings
 from cctailscale.errors import (
     ApprovalNeeded,
     CcTailscaleError,
