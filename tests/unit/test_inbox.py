@@ -11,16 +11,18 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from cctailscale.agents.inbox import Inbox
 from cctailscale.agents.policy import Principal
-from cctailscale.agents.store import LIMITS, Counts, Limits
+from cctailscale.agents.store import LIMITS, Counts, Limits, Store
 from cctailscale.agents.wire import MAX_SUBJECT_CHARS, Message, Receipt
 from cctailscale.errors import InboxFull, InboxUnusable, MessageConflict
 
@@ -409,6 +411,36 @@ async def test_a_cancelled_message_is_stored_or_not_and_its_retry_settles_it(pat
         for number in range(100):
             await put(number)
         assert set(stored) | set(await names(inbox)) == {f"m{number}" for number in range(100)}
+
+
+async def test_a_call_waits_for_one_that_was_cancelled_and_still_works(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a refused message could roll back another one that is about to be acknowledged."""
+    counts, inside, most = Store.counts, 0, 0
+    entered, go_on = threading.Event(), threading.Event()
+
+    def slow(store: Store) -> Counts:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        entered.set()
+        go_on.wait(10)
+        inside -= 1
+        return counts(store)
+
+    monkeypatch.setattr(Store, "counts", slow)
+    first = asyncio.ensure_future(inbox.put(BOB, message("m1")))
+    await anyio.to_thread.run_sync(entered.wait, 10)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    second = asyncio.ensure_future(inbox.put(BOB, message("m2")))
+    await anyio.wait_all_tasks_blocked()
+    await anyio.to_thread.run_sync(go_on.wait, 0.05)  # what would run beside the first has begun by now
+    go_on.set()
+    await second
+    assert most == 1
+    assert await names(inbox) == ["m1", "m2"]
 
 
 async def test_many_senders_at_a_time_lose_nothing(inbox: Inbox) -> None:

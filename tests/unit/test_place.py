@@ -172,6 +172,14 @@ async def test_a_session_that_is_alive_keeps_it_however_long_it_is_idle(root: Pa
     assert directory.exists()
 
 
+async def test_the_week_begins_when_the_session_ends_and_not_when_it_began(root: Path) -> None:
+    directory = await receive(session(root))
+    async with Inbox.claimed(session(root)):
+        age(directory, 2 * WEEK)  # nothing came in since
+    await place.sweep(session(root, "another"))
+    assert await found_by(session(root)) == ["m1"]
+
+
 async def test_a_session_that_was_killed_after_more_than_a_week_keeps_its_messages(root: Path) -> None:
     directory = await receive(session(root))
     age(directory, WEEK + 60)  # it was taken up then, and wrote that down; killed, it did not write its end down
