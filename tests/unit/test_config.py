@@ -249,7 +249,8 @@ def test_bad_tags_beside_a_client_secret_are_one_problem_and_not_two() -> None:
 
 @given(
     variable=st.sampled_from([*OWN_VARIABLES, "CLAUDE_PROJECT_DIR", "HTTPS_PROXY", "SSL_CERT_FILE", "USER"]),
-    value=st.text(string.ascii_letters + string.digits + "-_.:=+@?&%{}$~\\\"' ", min_size=12, max_size=80),
+    # With an end that stands in no text of ours: names of variables and words of problems are drawn as well.
+    value=st.text(string.ascii_letters + string.digits + "-_.:=+@?&%{}$~\\\"' ", max_size=80).map("{}Qz7vXk".format),
 )
 @example(variable="TS_AUTHKEY_FILE", value="0123456789abcdef0123456789abcdef")  # a Headscale key in the wrong place
 @example(variable="TS_TAGS", value=AUTH_KEY)
@@ -257,7 +258,7 @@ def test_bad_tags_beside_a_client_secret_are_one_problem_and_not_two() -> None:
 def test_no_environment_stops_loading_and_no_value_shows_in_a_problem(variable: str, value: str) -> None:
     loaded = load(**{variable: value})
     shown = " ".join([*map(str, loaded.problems), *loaded.settings.warnings])
-    assert value.strip() not in shown or value.strip() in "".join(OWN_VARIABLES)
+    assert value.strip() not in shown
 
 
 # ---- keys
