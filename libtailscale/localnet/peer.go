@@ -34,7 +34,12 @@ type peerLine struct {
 func peerCommand(flags *flag.FlagSet) command {
 	f := addNodeFlags(flags)
 	routes := flags.String("routes", "", "comma-separated subnets to advertise")
+	relayed := flags.Bool("relayed", false, "take no direct path until SIGUSR1")
+	relay := flags.Bool("relay", false, "be a peer relay for others")
 	return func(ctx context.Context, ready func(any) error) error {
+		if *relayed {
+			directOnSignal(ctx)
+		}
 		n, err := startNode(ctx, f)
 		if err != nil {
 			return err
@@ -46,6 +51,11 @@ func peerCommand(flags *flag.FlagSet) command {
 		}
 		if *routes != "" {
 			if err := n.advertise(ctx, *routes); err != nil {
+				return err
+			}
+		}
+		if *relay {
+			if err := n.relay(ctx); err != nil {
 				return err
 			}
 		}
