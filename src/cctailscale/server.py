@@ -19,6 +19,7 @@ from mcp.server.stdio import stdio_server
 from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
 from mcp.shared.message import SessionMessage
 from mcp_types import (
+    INVALID_REQUEST,
     PARSE_ERROR,
     CallToolResult,
     ErrorData,
@@ -159,9 +160,10 @@ async def serve(server: Server, ended: anyio.Event) -> None:
         stdio_server(cast(Any, lines), cast(Any, out)) as (read_stream, write_stream),
     ):
 
-        async def no_message(_: Exception) -> None:
+        async def no_message(problem: Exception) -> None:
             log.warning("a line on stdin was no JSON-RPC message")
-            error = ErrorData(code=PARSE_ERROR, message="That line was no JSON-RPC message, or too long for one.")
+            text = "That line was no JSON-RPC message, or too long for one."
+            error = ErrorData(code=_rpc_code(problem), message=text)
             await write_stream.send(SessionMessage(JSONRPCError(jsonrpc="2.0", id=None, error=error)))
 
         # Not `run`: it answers Claude Code's probe for the newer protocol, where elicitation and progress are lost. Not
@@ -171,3 +173,11 @@ async def serve(server: Server, ended: anyio.Event) -> None:
         )
         connection = Connection.for_loop(dispatcher)
         await serve_connection(low, dispatcher, connection=connection, lifespan_state={}, init_options=options)
+
+
+def _rpc_code(problem: Exception) -> int:
+    """JSON-RPC's code for a line that was no message: no JSON, or JSON of another form."""
+    if not isinstance(problem, ValidationError):
+        return PARSE_ERROR
+    faults = problem.errors(include_url=False, include_context=False, include_input=False)
+    return PARSE_ERROR if any(fault["type"] == "json_invalid" for fault in faults) else INVALID_REQUEST

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import json
 import os
+import re
 import shutil
 import stat
 import threading
@@ -25,6 +27,11 @@ if TYPE_CHECKING:
 MAX_LINE_BYTES = 16 << 20
 # What a line that was too long, and was dropped, is given to the parser as: no JSON, so that it is reported.
 TOO_LONG = b"(a line of more than 16 MiB)"
+# The same for a request with an id that is none: JSON, but no message. The SDK would take it for a notification, and
+# its sender would wait for ever.
+NO_ID = '"(a request whose id is neither text nor a whole number)"'
+# Where such an id may stand, in this object or one within. Nearly all lines pass without being parsed twice.
+_ODD_ID = re.compile(r'"id"\s*:\s*(?:[^"\s\d-]|-?\d+[.eE])')
 
 
 class Lines:
@@ -44,7 +51,8 @@ class Lines:
         if not line:
             self._ended.set()
             raise StopAsyncIteration
-        return line.decode("utf-8", "replace")
+        text = line.decode("utf-8", "replace")
+        return NO_ID if _has_no_sound_id(text) else text
 
     async def _next_line(self) -> bytes:
         """The next line, cut short by the end of input, or b"" at the end."""
@@ -69,6 +77,19 @@ class Lines:
                 return
             else:
                 return
+
+
+def _has_no_sound_id(line: str) -> bool:
+    """Whether it is a request with an id of a type that no id has (JSON-RPC 2.0, 4)."""
+    if not _ODD_ID.search(line):
+        return False
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError):  # the SDK's parser will say so
+        return False
+    if not isinstance(message, dict) or "id" not in message or "method" not in message:
+        return False
+    return isinstance(message["id"], bool) or not isinstance(message["id"], int | str)
 
 
 class Wire:

@@ -23,7 +23,7 @@ from tests.conftest import environ_for
 from tests.localnet import Localnet
 from tests.scripted import ScriptedPeer, http
 
-METHOD_NOT_FOUND, INVALID_PARAMS, PARSE_ERROR = -32601, -32602, -32700
+INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, PARSE_ERROR = -32600, -32601, -32602, -32700
 HELLO = {"protocolVersion": PROTOCOL, "capabilities": {}, "clientInfo": {"name": "raw", "version": "1"}}
 SERVER = (sys.executable, "-m", "cctailscale")
 
@@ -255,31 +255,61 @@ DEEP = 100_000
     [
         b"garbage",
         b"{",
-        b"{}",
-        b"[]",
-        b"null",
-        b'"text"',
         b"\0",
         b"\xff\xfe\x00{",
         b"GET / HTTP/1.1\r",
         b"Content-Length: 10\r",
+        b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"x":"\\ud800"}}',
+        b'{"jsonrpc":"2.0","id":null,"method":"ping"',
+        b"[" * DEEP,
+        b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"x":' + b"[" * DEEP + b"]" * DEEP + b"}}",
+        b'{"jsonrpc":"2.0","id":null,"method":"ping","params":{"x":' + b"[" * DEEP + b"]" * DEEP + b"}}",
+        b'{"a":' * DEEP + b"1" + b"}" * DEEP,
+    ],
+    ids=lambda line: line[:40].decode("ascii", "replace"),
+)
+async def test_a_line_that_is_no_json_is_answered_and_costs_nothing_else(agent: Agent, line: bytes) -> None:
+    answer = await answer_to(agent, line + b"\n", None)
+    assert answer["error"]["code"] == PARSE_ERROR
+    await assert_it_lives(agent)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"{}",
+        b"[]",
+        b"null",
+        b'"text"',
         b'{"jsonrpc":"1.0","id":1,"method":"ping"}',
         b'{"jsonrpc":2.0,"id":1,"method":"ping"}',
         b'{"id":1,"method":"ping"}',
         b'{"jsonrpc":"2.0","id":1,"method":5}',
         b'{"jsonrpc":"2.0","id":1,"method":"ping","params":[]}',
         b'[{"jsonrpc":"2.0","id":1,"method":"ping"},{"jsonrpc":"2.0","id":2,"method":"ping"}]',
-        b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"x":"\\ud800"}}',
-        b"[" * DEEP,
-        b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"x":' + b"[" * DEEP + b"]" * DEEP + b"}}",
-        b'{"a":' * DEEP + b"1" + b"}" * DEEP,
+        b'{"jsonrpc":"2.0","id":null,"method":"ping"}',
+        b'{"jsonrpc":"2.0","id":1.5,"method":"ping"}',
+        b'{"jsonrpc":"2.0","id":1e3,"method":"ping"}',
+        b'{"jsonrpc":"2.0","id":true,"method":"ping"}',
+        b'{"jsonrpc":"2.0","id":{},"method":"ping"}',
+        b'{"jsonrpc":"2.0","id":[1],"method":"ping"}',
+        b'{"jsonrpc":"2.0","method":"ping","params":{"id":[]},"id" : false}',
     ],
-    ids=lambda line: line[:40].decode("ascii", "replace"),
 )
-async def test_a_line_that_is_no_message_is_answered_and_costs_nothing_else(agent: Agent, line: bytes) -> None:
+async def test_json_that_is_no_message_is_answered_and_costs_nothing_else(agent: Agent, line: bytes) -> None:
     answer = await answer_to(agent, line + b"\n", None)
-    assert answer["error"]["code"] == PARSE_ERROR
+    assert answer["error"]["code"] == INVALID_REQUEST
     await assert_it_lives(agent)
+
+
+@pytest.mark.parametrize("within", [None, 1.5, {}, [None]])
+async def test_an_odd_id_within_a_message_is_not_the_message_s_own(agent: Agent, within: Any) -> None:
+    message = {"jsonrpc": "2.0", "id": "own", "method": "ping", "params": {"_meta": {"id": within}}}
+    assert (await answer_to(agent, json.dumps(message).encode() + b"\n", "own"))["result"] == {}
+    seen = len(agent.lines)
+    await agent.send({"jsonrpc": "2.0", "method": "notifications/x", "params": {"id": within}})
+    await assert_it_lives(agent)
+    assert len(agent.lines) == seen + 1  # a notification is not answered
 
 
 @pytest.mark.parametrize("line", [b"", b" ", b"\t\r"])
@@ -288,12 +318,6 @@ async def test_a_blank_line_is_nothing(agent: Agent, line: bytes) -> None:
     await agent.send_raw(line + b"\n")
     await assert_it_lives(agent)
     assert len(agent.lines) == seen + 1
-
-
-@pytest.mark.parametrize("number", ["null", "1.5", "true", "{}", "[]", "[1]"])
-async def test_an_id_that_is_none_does_no_harm(agent: Agent, number: str) -> None:
-    await agent.send_raw(b'{"jsonrpc":"2.0","id":' + number.encode() + b',"method":"ping"}\n')
-    await assert_it_lives(agent)
 
 
 @pytest.mark.parametrize("number", [0, -1, 2**53, "text", "", "日本", "x" * 10_000])
