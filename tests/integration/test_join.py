@@ -196,7 +196,7 @@ async def test_an_oauth_server_that_does_not_answer_is_named_as_the_reason(
     async with node_in(own_environ) as node:
         with anyio.fail_after(8), pytest.raises(ControlUnreachable) as unreachable:
             await node.device(unheard)
-        assert "OAuth server" in str(unreachable.value)
+        assert f"The control server {own_tailnet.control_url} gave no answer" in str(unreachable.value)
         assert reason in str(unreachable.value)
         assert own_tailnet.client_secret not in str(unreachable.value)
         own_tailnet.faults()

@@ -21,10 +21,12 @@ from functools import cache
 from json import dumps
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+from urllib.parse import parse_qs
 
 import anyio
 import anyio.to_thread
 
+from cctailscale.config import DEFAULT_CONTROL_URL
 from cctailscale.errors import (
     CcTailscaleError,
     ConnectionRefused,
@@ -47,6 +49,10 @@ MAX_DIALS = 64
 MAX_CALLS = 64
 # For a call that only has to get through this process.
 CALL_SECONDS = 5.0
+# Empty, and the two names that it has: ipn.IsLoginServerSynonym.
+TAILSCALES_CONTROL = ("", DEFAULT_CONTROL_URL, "https://login.tailscale.com")
+# Where client secrets are exchanged, whatever the control server is; `oauthBaseURL` in libtailscale/oauth.go.
+OAUTH_URL = "https://api.tailscale.com"
 # Added in Python to the time-out in C, for the way through the thread pool.
 GRACE_SECONDS = 1.0
 
@@ -67,6 +73,16 @@ class NodeConfig:
     allow_host_network: bool = False
     verbose: bool = False
     redact: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def other_control(self) -> str | None:
+        """The control server, unless it is Tailscale's own."""
+        return None if self.control_url in TAILSCALES_CONTROL else self.control_url
+
+    @property
+    def oauth_url(self) -> str:
+        """Where the client secret is exchanged: the only server that a start waits for."""
+        return parse_qs(self.client_secret.partition("?")[2]).get("baseURL", [OAUTH_URL])[0]
 
     def to_json(self) -> str:
         return dumps(asdict(self), default=str)
@@ -224,7 +240,7 @@ class NodeHandle:
 
         Raises KeyRefused, ControlUnreachable (the OAuth server), StateDirError, NodeClosed, NodeFailed.
         """
-        about = _Subject(self._config.control_url or "https://api.tailscale.com", seconds, self._config.state_dir)
+        about = _Subject(self._config.oauth_url, seconds, self._config.state_dir)
         await _in_thread(lambda: _call("start", self._number, _milliseconds(seconds), about=about), _nothing, seconds)
 
     async def loopback(self) -> Loopback:

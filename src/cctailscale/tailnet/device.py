@@ -156,7 +156,7 @@ class Device:
         if self._refusal is not None:
             return KeyRefused(self._refusal, self._key_source)
         if self.state is IPNState.NeedsMachineAuth:
-            return ApprovalNeeded(self.config.hostname, self.config.control_url or None)
+            return ApprovalNeeded(self.config.hostname, self.config.other_control)
         if self.login_url is not None:
             return LoginNeeded(self.login_url)
         return None
