@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cctailscale.errors import BadName
 from cctailscale.tailnet import peers
 from cctailscale.tailnet.models import Status, WhoIs
-from cctailscale.tailnet.peers import identity, page, path_of, router_of, split_port
+from cctailscale.tailnet.peers import identity, page, path_of, router_of, split_port, with_port
 from cctailscale.tailnet.results import Devices
 
 SEEN = "2026-01-02T03:04:05Z"
@@ -247,6 +247,14 @@ def test_the_router_in_front_of_an_address_is_the_one_with_the_longest_prefix() 
 )
 def test_a_port_is_taken_off_a_host(text: str, host: str) -> None:
     assert split_port(text) == host
+
+
+@pytest.mark.parametrize(
+    "host", ["web", "web.tail1234.ts.net", "100.64.0.1", "fd7a:115c:a1e0::1", "[fd7a:115c:a1e0::1]"]
+)
+def test_a_port_that_is_put_on_a_host_can_be_taken_off_again(host: str) -> None:
+    assert with_port(host, 80).endswith(":80")
+    assert split_port(with_port(host, 80)) == host.strip("[]")
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from cctailscale.tailnet.attempt import Report
 from cctailscale.tailnet.device import Device
 from cctailscale.tailnet.dial import Address, Dialer, literal_address
 from cctailscale.tailnet.models import Status
-from cctailscale.tailnet.peers import away
+from cctailscale.tailnet.peers import away, with_port
 from cctailscale.tailnet.results import Certificate
 
 HTTPS_PORT = 443
@@ -179,8 +179,8 @@ async def served(dialer: Dialer, host: str, addresses: list[Address]) -> Certifi
             data = await _handshake(dialer, name, addresses, _any_certificate())
             problem = await _refusal(dialer, name, addresses)
     except TimeoutError as error:
-        raise TimedOut(f"{name}:{HTTPS_PORT}", HANDSHAKE_SECONDS) from error
-    seen = described(data, name, f"{name}:{HTTPS_PORT}")
+        raise TimedOut(with_port(name, HTTPS_PORT), HANDSHAKE_SECONDS) from error
+    seen = described(data, name, with_port(name, HTTPS_PORT))
     return seen.model_copy(update={"trusted": problem is None, "problem": problem})
 
 
@@ -202,7 +202,7 @@ async def _handshake(dialer: Dialer, name: str, addresses: list[Address], contex
         )
     except (OSError, EOFError) as error:  # ssl.SSLError is an OSError
         sock.close()
-        raise TlsError(f"{name}:{HTTPS_PORT}", str(error) or type(error).__name__) from error
+        raise TlsError(with_port(name, HTTPS_PORT), str(error) or type(error).__name__) from error
     except BaseException:
         sock.close()
         raise

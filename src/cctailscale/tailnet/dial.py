@@ -43,6 +43,7 @@ from cctailscale.errors import (
 )
 from cctailscale.tailnet.binding import Loopback
 from cctailscale.tailnet.localapi import LocalAPI
+from cctailscale.tailnet.peers import with_port
 
 Address = IPv4Address | IPv6Address
 
@@ -176,7 +177,7 @@ class Dialer:
             password=self._loopback.socks_password,
             rdns=True,  # never resolve here; the server refuses names
         )
-        target = f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+        target = with_port(str(address), port)
         if isinstance(address, IPv6Address) and address.scope_id is not None:
             raise NotOnTailnet(target, "an address with a zone belongs to one link")
         try:
@@ -237,9 +238,12 @@ def _refusal(code: int | None, target: str, seconds: float) -> CcTailscaleError:
 
 
 def literal_address(host: str) -> Address | None:
-    """The address that `host` is, in the usual forms only: decimal and octal ones are names, which nobody has."""
+    """The address that `host` is, in the usual forms only: decimal and octal ones are names, which nobody has.
+
+    One with a zone (fe80::1%eth0) belongs to a link of this machine, and is no form of an address on the tailnet.
+    """
     try:
-        return ip_address(host.strip("[]"))
+        return None if "%" in host else ip_address(host.strip("[]"))
     except ValueError:
         return None
 

@@ -25,7 +25,7 @@ from cctailscale.errors import (
     PortTaken,
     TimedOut,
 )
-from cctailscale.tailnet.peers import router_of
+from cctailscale.tailnet.peers import router_of, with_port
 from cctailscale.tailnet.splice import Splice, close
 from cctailscale.tailnet.vigil import Vigil
 
@@ -140,9 +140,9 @@ class Forwards:
                 return first, False
             if len(self._forwards) >= MAX_FORWARDS:
                 raise ForwardsFull(MAX_FORWARDS)
-            await self._check(device, addresses, f"{host}:{port}")
+            await self._check(device, addresses, with_port(host, port))
             listener = _listen(local_port)
-            target = f"{_full_name(device, host)}:{port}"
+            target = with_port(_full_name(device, host), port)
             forward = Forward(f"f{next(self._numbers)}", host, port, target, listener, listener.getsockname()[1])
             self._forwards[forward.id] = forward
             self._tasks.start_soon(self._serve, forward)
@@ -241,7 +241,7 @@ class Forwards:
                 addresses = await device.dialer.resolve(forward.host)
                 remote = await device.dialer.connect_first(addresses, forward.port)
         except TimeoutError as error:
-            raise TimedOut(f"{forward.host}:{forward.port}", CONNECT_SECONDS) from error
+            raise TimedOut(with_port(forward.host, forward.port), CONNECT_SECONDS) from error
         finally:
             forward.connecting -= 1
         splice = Splice(local, remote)

@@ -111,6 +111,12 @@ def split_port(text: str) -> str:
     return host
 
 
+def with_port(host: str, port: int) -> str:
+    """ "host:port" as a URL has it: an IPv6 address stands in brackets."""
+    bare = host.strip("[]")
+    return f"[{bare}]:{port}" if ":" in bare else f"{bare}:{port}"
+
+
 def router_of(status: Status, address: str) -> str:
     """The name of the subnet router that has `address` behind it, or ""."""
     ip = ip_address(address)

@@ -17,7 +17,7 @@ from cctailscale.tailnet.attempt import Report
 from cctailscale.tailnet.device import Device
 from cctailscale.tailnet.dial import Address
 from cctailscale.tailnet.models import PingReply, WhoIs
-from cctailscale.tailnet.peers import away
+from cctailscale.tailnet.peers import away, with_port
 from cctailscale.tailnet.results import ConnectTest, PingRow, Pings, PingType, Reason
 
 # tailcfg.PingType: what LocalAPI calls them.
@@ -49,7 +49,7 @@ async def connect_test(device: Device, host: str, port: int, seconds: float) -> 
         with anyio.fail_after(seconds):
             error = await _connect(device, host, port, set(status.tailscale_ips), result)
     except TimeoutError:
-        error = TimedOut(f"{host}:{port}", seconds, "connecting" if result.address else "looking the name up")
+        error = TimedOut(with_port(host, port), seconds, "connecting" if result.address else "looking the name up")
     except (NoSuchName, TimedOut) as failed:
         error = failed
     if result.address is not None and result.reason is None and not isinstance(error, NotOnTailnet):
