@@ -112,7 +112,7 @@ async def _serve(loaded: Loaded, redactor: Redactor, wake: socket.socket) -> Non
 
             return tools_of(node, forwards)
 
-        server = Server(tools, redactor, initialized)
+        server = Server(tools, redactor, initialized, node.notice)
         tasks.start_soon(_watch_parent, stop)
         tasks.start_soon(_talk, server, stop)
         try:

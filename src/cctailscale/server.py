@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -30,7 +30,7 @@ from mcp_types import (
 from pydantic import ValidationError
 
 from cctailscale import __version__, stdio
-from cctailscale.errors import CcTailscaleError, LoginNeeded
+from cctailscale.errors import CcTailscaleError, DialError, LoginNeeded
 
 if TYPE_CHECKING:
     from mcp.server.context import CallNext, ServerRequestContext
@@ -69,7 +69,11 @@ class Server(MCPServer[Any]):
     """
 
     def __init__(
-        self, tools: Callable[[], Sequence[Tool]], redactor: Redactor, on_initialized: Callable[[], None]
+        self,
+        tools: Callable[[], Sequence[Tool]],
+        redactor: Redactor,
+        on_initialized: Callable[[], None],
+        notice: Callable[[], Awaitable[str | None]],
     ) -> None:
         super().__init__(
             NAME,
@@ -82,9 +86,10 @@ class Server(MCPServer[Any]):
         self._tools: Callable[[], Sequence[Tool]] | None = tools
         self._redactor = redactor
         self._on_initialized = on_initialized
-        self.middleware.append(self._notice)
+        self._notice = notice
+        self.middleware.append(self._look_at)
 
-    async def _notice(self, ctx: ServerRequestContext[Any], call_next: CallNext) -> Any:  # noqa: ANN401 - the SDK's type
+    async def _look_at(self, ctx: ServerRequestContext[Any], call_next: CallNext) -> Any:  # noqa: ANN401 - the SDK's type
         if self._tools is not None and ctx.method != "initialize":
             # The SDK takes tools at construction, or functions of which it makes the tools itself.
             self._tool_manager = ToolManager(tools=list(self._tools()))
@@ -105,12 +110,17 @@ class Server(MCPServer[Any]):
                 raise
             if isinstance(error.__cause__, LoginNeeded) and context is not None:
                 await _elicit_login(context, error.__cause__)
-            raise ToolError(self._redactor(str(error.__cause__))) from error.__cause__
+            raise ToolError(self._redactor(await self._text(error.__cause__))) from error.__cause__
         except ToolError as error:
             if isinstance(error.__cause__, ValidationError):
                 raise ToolError(self._redactor(_told(name, error.__cause__))) from error.__cause__
             raise
         return self._redacted(result) if isinstance(result, CallToolResult) else result
+
+    async def _text(self, error: CcTailscaleError) -> str:
+        """The error's text; where something was looked for on the tailnet, with what may be why it was not found."""
+        notice = await self._notice() if isinstance(error, DialError) else None
+        return f"{error} {notice}" if notice else str(error)
 
     def _redacted(self, result: CallToolResult) -> CallToolResult:
         content = [

@@ -142,7 +142,7 @@ async def test_what_has_no_form_of_an_address_is_refused_with_the_forms(
 
 
 async def test_more_than_a_name_can_have_is_refused(agent: Agent) -> None:
-    assert "at most 300 characters" in await agent.fail("tailscale_whois", address="x" * 301)
+    assert "at most 1000 characters" in await agent.fail("tailscale_whois", address="x" * 1001)
 
 
 async def test_a_name_that_nobody_has_is_said(agent: Agent) -> None:

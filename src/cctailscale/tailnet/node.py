@@ -34,6 +34,7 @@ from cctailscale.errors import (
     JoinError,
     JoinTimeout,
     KeyRefused,
+    LocalApiError,
     LockedOut,
     LoginNeeded,
     NodeClosed,
@@ -47,6 +48,7 @@ from cctailscale.tailnet.attempt import Attempt, Report
 from cctailscale.tailnet.binding import NodeConfig
 from cctailscale.tailnet.held import Held
 from cctailscale.tailnet.models import IPNState
+from cctailscale.tailnet.peers import away
 from cctailscale.tailnet.session import Session
 from cctailscale.tailnet.sweep import sweep
 
@@ -170,6 +172,15 @@ class Node:
         try:
             return await self.device(report)
         except (JoinError, NodeGone, NodeFailed):
+            return None
+
+    async def notice(self) -> str | None:
+        """What an answer has to say beside itself: that control is away. None while it is not, and before a join."""
+        if self._serving is None:
+            return None
+        try:
+            return away(await self._serving.device.api.shared_status(peers=False))
+        except LocalApiError:  # the node closes
             return None
 
     async def _is_sound(self) -> bool:

@@ -166,7 +166,7 @@ class Latency(BaseModel):
     latency_ms: float | None = Field(description="null: no answer")
 
 
-class NetCheck(BaseModel):
+class NetCheck(Noticed):
     """What the network around this machine lets Tailscale do."""
 
     udp: bool = Field(description="UDP gets out and back; without it every path is relayed over TCP")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def tools_of(node: Node, forwarded: Forwards) -> list[Tool]:
     """Every tool, with annotations that are true and a schema that takes no unknown parameter."""
     networking_tools = networking.Networking(node)
-    forwarding = forwards.PortForwarding(forwarded)
+    forwarding = forwards.PortForwarding(node, forwarded)
     diagnosing = diagnostics.Diagnostics(node)
     checking = checks.Checks(node)
     return [

@@ -51,7 +51,9 @@ class Checks:
         progress = Progress(ctx)
         device = await self._node.device(progress)
         await progress("Measuring the way to the DERP regions")
-        return surroundings.read(await device.handle.netcheck(NETCHECK_SECONDS))
+        found = surroundings.read(await device.handle.netcheck(NETCHECK_SECONDS))
+        found.notice = await self._node.notice()
+        return found
 
     async def tailscale_cert(
         self,

@@ -13,8 +13,9 @@ from cctailscale.tools.progress import Progress
 # A row takes about 80 tokens, and Claude Code warns at 10,000.
 MAX_ROWS = 100
 MAX_PINGS = 20
-# Names have at most 253 characters, IPv6 addresses with a port 47; more is refused without being looked at.
-MAX_HOST_CHARS = 300
+# Names have at most 253 characters, IPv6 addresses with a port 47. What is longer than this is refused without being
+# looked at; what is shorter, with the forms that are taken.
+MAX_HOST_CHARS = 1000
 
 Host = Annotated[
     str,
@@ -109,7 +110,9 @@ class Diagnostics:
         ctx: Context[Any],
         host: Host,
         port: Port,
-        timeout_seconds: Annotated[Seconds, Field(description="for the whole test")] = 5,
+        timeout_seconds: Annotated[
+            Seconds, Field(description="for the connection; a ping that tells its path may take 2 s more")
+        ] = 5,
     ) -> ConnectTest:
         """Tries whether a TCP port on the tailnet takes a connection from here. Nothing is sent on it.
 

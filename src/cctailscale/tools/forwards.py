@@ -9,10 +9,12 @@ from pydantic import BaseModel, Field
 
 from cctailscale.errors import BadCall
 from cctailscale.tailnet.forward import MAX_CONNECTIONS, Forward, Forwards
+from cctailscale.tailnet.node import Node
+from cctailscale.tailnet.peers import MAX_PORT
+from cctailscale.tools.diagnostics import Host, Port
 from cctailscale.tools.progress import Progress
 
 EXAMPLE = 'For example action="create", host="db", port=5432; action="list"; action="close", id="f1".'
-Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class ForwardRow(BaseModel):
@@ -21,7 +23,7 @@ class ForwardRow(BaseModel):
     id: str
     local: str = Field(description="where programs on this machine connect to")
     target: str = Field(description="host:port on the tailnet; the name is resolved anew for each connection")
-    created: str = Field(description="RFC 3339")
+    created: datetime
     age_ms: int
     connections: int = Field(description="open now")
     connections_total: int
@@ -38,21 +40,23 @@ class PortForward(BaseModel):
     local: str | None = Field(default=None, description='its local end, "127.0.0.1:PORT"')
     note: str | None = None
     forwards: list[ForwardRow] | None = Field(default=None, description="with action list: all that are open")
+    notice: str | None = Field(default=None, description="present while control does not answer")
 
 
 class PortForwarding:
     """The tool; its docstring is what Claude reads."""
 
-    def __init__(self, forwards: Forwards) -> None:
+    def __init__(self, node: Node, forwards: Forwards) -> None:
+        self._node = node
         self._forwards = forwards
 
     async def tailscale_port_forward(
         self,
         ctx: Context[Any],
         action: Literal["create", "list", "close"],
-        host: Annotated[str | None, Field(description="create: short or full MagicDNS name, or address")] = None,
+        host: Annotated[Host | None, Field(description="create: short or full MagicDNS name, or address")] = None,
         port: Annotated[Port | None, Field(description="create: the port on that host")] = None,
-        local_port: Annotated[int, Field(ge=0, le=65535, description="create: on 127.0.0.1; 0 takes a free one")] = 0,
+        local_port: Annotated[int, Field(ge=0, le=MAX_PORT, description="create: on 127.0.0.1; 0: a free one")] = 0,
         id: Annotated[str | None, Field(description="close: from create or list")] = None,  # noqa: A002 - Claude's word
     ) -> PortForward:
         """Makes a TCP service of the tailnet reachable at 127.0.0.1:PORT, for psql, curl, a browser or other programs.
@@ -62,16 +66,19 @@ class PortForwarding:
         not work, action list tells in last_error why.
         """
         if action == "list":
-            return PortForward(forwards=[_row(forward) for forward in self._forwards.all()])
+            rows = [_row(forward) for forward in self._forwards.all()]
+            return PortForward(forwards=rows, notice=await self._node.notice())
         if action == "close":
             if id is None:
                 raise BadCall("The action close needs id.", EXAMPLE)
             closed = await self._forwards.close(id)
-            return PortForward(id=closed.id, local=closed.local, note=f"Closed; it went to {closed.target}.")
+            note = f"Closed; it went to {closed.target}."
+            return PortForward(id=closed.id, local=closed.local, note=note, notice=await self._node.notice())
         if host is None or port is None:
             raise BadCall("The action create needs host and port.", EXAMPLE)
         forward, new = await self._forwards.create(host, port, local_port, Progress(ctx))
-        return PortForward(id=forward.id, local=forward.local, note=_note(forward, new, local_port))
+        note = _note(forward, new, local_port)
+        return PortForward(id=forward.id, local=forward.local, note=note, notice=await self._node.notice())
 
 
 def _note(forward: Forward, new: bool, local_port: int) -> str:
@@ -89,7 +96,7 @@ def _row(forward: Forward) -> ForwardRow:
         id=forward.id,
         local=forward.local,
         target=forward.target,
-        created=datetime.fromtimestamp(forward.created_at, UTC).isoformat(timespec="seconds"),
+        created=datetime.fromtimestamp(int(forward.created_at), UTC),
         age_ms=round((time.time() - forward.created_at) * 1000),
         connections=forward.connections,
         connections_total=forward.total,
