@@ -12,7 +12,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-from bench import fetch, join, memory, start, stop, throughput
+from bench import fetch, forward, join, lookup, memory, save, start, stop, throughput
 from bench.figures import Subject
 from bench.lab import Lab
 from bench.report import Report
@@ -22,6 +22,9 @@ SUBJECTS: dict[str, Callable[[Lab, int], Awaitable[Subject]]] = {
     "join": join.measure,
     "fetch": fetch.measure,
     "throughput": throughput.measure,
+    "save": save.measure,
+    "forward": forward.measure,
+    "lookup": lookup.measure,
     "memory": memory.measure,
     "stop": stop.measure,
 }

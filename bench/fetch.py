@@ -10,7 +10,7 @@ from typing import Any
 
 from bench import socks
 from bench.figures import Goal, Subject, differences
-from bench.lab import PEER, Lab, joined, left
+from bench.lab import PEER, Lab
 from tests.agent import Agent
 
 BODY_BYTES = 1024
@@ -32,12 +32,10 @@ async def measure(lab: Lab, rounds: int) -> Subject:
     records = [{"name": name, "value": lab.peer_address} for name in names]
     lab.tailnet.admin("PUT", "/dns", {"extra_records": records})
     with lab.helper() as (helper, _):
-        async with lab.agent() as agent:
-            await joined(agent)
+        async with lab.joined_agent() as agent:
             with contextlib.closing(socks.connect(helper, PEER, PORT)) as kept:
                 again = await _pairs(agent, [PEER] * len(names), lambda _: _raw(kept))
             anew = await _pairs(agent, names, lambda name: _raw_anew(helper, name))
-            await left(agent)
     lab.tailnet.admin("PUT", "/dns", {"extra_records": []})
     for kind, (ours, theirs), goal in (("keep-alive", again, Goal(2)), ("new connection", anew, None)):
         subject.add(f"{kind}: tool", "ms", ours)

@@ -91,6 +91,11 @@ class Subject:
         self.rows.append(Row(name, unit, samples, goal))
 
 
+def rates(count: int, seconds: Sequence[float]) -> list[float]:
+    """MiB/s, of transfers of `count` bytes."""
+    return [count / (1 << 20) / passed for passed in seconds]
+
+
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
     """Round by round, so that a machine that is slow for a while slows both sides of a quotient."""
     return [one / other for one, other in zip(ours, theirs, strict=True)]

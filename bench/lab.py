@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -53,9 +53,17 @@ class Lab:
             "USER": "bench",
         }
 
-    def agent(self) -> AbstractAsyncContextManager[Agent]:
-        """A cc-tailscale process that has answered `initialize`."""
-        return Agent.started(self.environ(), command=SERVER)
+    def agent(self, environ: dict[str, str] | None = None) -> AbstractAsyncContextManager[Agent]:
+        """A cc-tailscale process that has answered `initialize`, in surroundings of its own if none are given."""
+        return Agent.started(environ or self.environ(), command=SERVER)
+
+    @contextlib.asynccontextmanager
+    async def joined_agent(self, environ: dict[str, str] | None = None) -> AsyncIterator[Agent]:
+        """As `agent`, with its node running. It leaves in peace at the end."""
+        async with self.agent(environ) as agent:
+            await joined(agent)
+            yield agent
+            await left(agent)
 
     def helper(self, *arguments: str) -> AbstractContextManager[tuple[dict[str, Any], int]]:
         """The bare tsnet program with its SOCKS port: its ready line and its pid."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from bench import socks
 from bench.driver import Driver
 from bench.figures import Goal, Subject
 from bench.lab import PEER, Lab, joined, left, preloaded
 from bench.process import MIB, memory, reset_peak, settled
-from bench.throughput import through_helper
 from tests.agent import Agent
 
 GIB = 1024 * MIB
@@ -68,7 +68,7 @@ async def _helper(lab: Lab, samples: dict[str, list[float]]) -> None:
     with lab.helper() as (helper, pid):
         await settled(pid)
         _note(samples, "helper, joined", pid)
-        await _loaded(samples, "helper", pid, lambda: asyncio.to_thread(through_helper, helper, GIB))
+        await _loaded(samples, "helper", pid, lambda: asyncio.to_thread(socks.download, helper, PEER, GIB))
 
 
 def _note(samples: dict[str, list[float]], name: str, pid: int) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Mapping
 from typing import Any
 
 CONNECT_SECONDS = 30.0
 READ_BYTES = 1 << 20
+HTTP = 80
 
 
 def connect(helper: Mapping[str, Any], host: str, port: int) -> socket.socket:
@@ -30,6 +32,16 @@ def connect(helper: Mapping[str, Any], host: str, port: int) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def download(helper: Mapping[str, Any], host: str, count: int) -> float:
+    """Seconds for `count` bytes of a peer's page through the helper, connection included."""
+    began = time.perf_counter()
+    with connect(helper, host, HTTP) as sock:
+        received = get(sock, host, f"/bytes?n={count}")
+    if received != count:
+        raise RuntimeError(f"{received} bytes came, not {count}")
+    return time.perf_counter() - began
 
 
 def get(sock: socket.socket, host: str, path: str) -> int:

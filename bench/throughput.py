@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Mapping
-from typing import Any
 
 from bench import socks
 from bench.driver import Driver
-from bench.figures import Goal, Subject, ratios
+from bench.figures import Goal, Subject, rates, ratios
 from bench.lab import PEER, Lab
 from bench.process import MIB
 
 DOWNLOAD_BYTES = 256 * MIB
-PORT = 80
-MIN_ROUNDS = 4
+MAX_ROUNDS = 4
 
 
 async def measure(lab: Lab, rounds: int) -> Subject:
-    count = min(rounds, MIN_ROUNDS)
+    count = min(rounds, MAX_ROUNDS)
     subject = Subject(
         "throughput",
         f"Download of {DOWNLOAD_BYTES // MIB} MiB from the same peer, {count} times in turns, connection included. The "
@@ -31,26 +27,13 @@ async def measure(lab: Lab, rounds: int) -> Subject:
     with lab.helper() as (helper, _):
         async with Driver.joined(lab.environ()) as driver:
             for _ in range(count):
-                http.append(_rate(await driver.download("http", DOWNLOAD_BYTES)))
-                helper_raw.append(_rate(await asyncio.to_thread(through_helper, helper, DOWNLOAD_BYTES)))
-                raw.append(_rate(await driver.download("raw", DOWNLOAD_BYTES)))
+                http.append(await driver.download("http", DOWNLOAD_BYTES))
+                helper_raw.append(await asyncio.to_thread(socks.download, helper, PEER, DOWNLOAD_BYTES))
+                raw.append(await driver.download("raw", DOWNLOAD_BYTES))
+    http, helper_raw, raw = (rates(DOWNLOAD_BYTES, seconds) for seconds in (http, helper_raw, raw))
     subject.add("node, aiohttp", "MiB/s", http)
     subject.add("node, plain socket", "MiB/s", raw)
     subject.add("helper, plain socket", "MiB/s", helper_raw)
     subject.add("node, aiohttp / helper, by round", "x", ratios(http, helper_raw))
     subject.add("node, plain socket / helper, by round", "x", ratios(raw, helper_raw), Goal(0.9, "at least"))
     return subject
-
-
-def through_helper(helper: Mapping[str, Any], count: int) -> float:
-    """Seconds for `count` bytes through the helper's SOCKS port."""
-    began = time.perf_counter()
-    with socks.connect(helper, PEER, PORT) as sock:
-        received = socks.get(sock, PEER, f"/bytes?n={count}")
-    if received != count:
-        raise RuntimeError(f"{received} bytes came, not {count}")
-    return time.perf_counter() - began
-
-
-def _rate(seconds: float) -> float:
-    return DOWNLOAD_BYTES / MIB / seconds

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bench.figures import Goal, Row, Subject, differences, ratios
+from bench.figures import Goal, Row, Subject, differences, rates, ratios
 from bench.report import Report
 from bench.start import LATE, imported
 
@@ -56,6 +56,10 @@ def test_what_is_compared_is_compared_round_by_round() -> None:
     assert differences([2, 30], [1, 10]) == [1, 20]
     with pytest.raises(ValueError, match="shorter"):
         ratios([1, 2], [1])
+
+
+def test_a_rate_is_in_mebibytes_a_second() -> None:
+    assert rates(100 << 20, [1, 0.5, 4]) == [100, 200, 25]
 
 
 def test_the_modules_that_were_imported_are_read_from_importtime() -> None:
