@@ -22,6 +22,7 @@
     │   ├── BadHeader             a request header that is not the caller's to set
     │   ├── BadName               neither a name nor an address
     │   ├── NoSuchName            the tailnet's DNS does not know the name
+    │   ├── ResolverFailed        the resolver that the tailnet's DNS has for the name gives no answer
     │   ├── NoSuchDevice          the address belongs to no device of the tailnet
     │   ├── NotOnTailnet          the guard: no peer and no accepted route owns it
     │   ├── ConnectionRefused     the peer is there, nothing listens on the port
@@ -62,6 +63,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 # A reason from control or a peer is one sentence; more than this is not a reason.
@@ -370,6 +372,19 @@ class NoSuchName(DialError):
         )
 
 
+class ResolverFailed(DialError):
+    """Whether there is `name` is not known: `resolvers`, to which the tailnet's DNS sends such names, said `rcode`."""
+
+    def __init__(self, name: str, resolvers: Sequence[str], rcode: str) -> None:
+        target = plain(name, MAX_ADDRESS_CHARS)
+        super().__init__(
+            target,
+            f"The name {target} could not be looked up: {plain(' and '.join(resolvers))} said {plain(rcode)}.",
+            "The tailnet's DNS sends such names there, and it did not answer: whether the name exists is not known.",
+            "Check that the resolver is online, or give the host's address.",
+        )
+
+
 class NoSuchDevice(DialError):
     """No device of the tailnet has the address of `target`; `behind` is the subnet router in front of it, if any."""
 
@@ -430,23 +445,34 @@ class Unreachable(DialError):
 
 
 class TimedOut(DialError):
-    """No answer from `target` within `seconds`; `stage` says during what ("connecting", "reading the body")."""
+    """No answer from `target` within `seconds`; `stage` says during what.
+
+    It is one of `_STAGES`, or another one of a connection that stands ("reading the body").
+    """
+
+    _STAGES: ClassVar = {
+        "connecting": (
+            "The device is offline, or the tailnet's access rules drop the traffic: a drop looks the same.",
+            "Check that the device is online and that the policy allows this port; then try again.",
+        ),
+        "looking the name up": (
+            "The resolver to which the tailnet's DNS sends such names did not answer, so nothing was sent to the host.",
+            "Check that the resolver is online (tailscale_dns_lookup names it), or give the host's address.",
+        ),
+    }
 
     def __init__(self, target: str, seconds: float, stage: str = "connecting") -> None:
         self.seconds = seconds
         self.stage = stage
         shown = shown_address(target)
-        connecting = stage == "connecting"
-        super().__init__(
-            shown,
-            f"{shown} gave no answer within {seconds:g} s ({stage}).",
-            "The device is offline, or the tailnet's access rules drop the traffic: a drop looks the same."
-            if connecting
-            else "The connection stands, but the service is slow or stuck.",
-            "Check that the device is online and that the policy allows this port; then try again."
-            if connecting
-            else "Try again with a larger timeout, or look at the service.",
+        meaning, next_step = self._STAGES.get(
+            stage,
+            (
+                "The connection stands, but the service is slow or stuck.",
+                "Try again with a larger timeout, or look at the service.",
+            ),
         )
+        super().__init__(shown, f"{shown} gave no answer within {seconds:g} s ({stage}).", meaning, next_step)
 
 
 class TlsError(DialError):

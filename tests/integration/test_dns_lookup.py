@@ -143,6 +143,43 @@ async def test_a_resolver_that_is_offline_is_an_outcome_within_a_bound(tailnet: 
         tailnet.admin("PUT", "/dns", {"routes": routes})
 
 
+async def test_a_resolver_that_fails_is_not_taken_for_a_name_that_does_not_exist(
+    agent: Agent, peer: ScriptedPeer
+) -> None:
+    failed = f"The name broken.split.example could not be looked up: {peer.ipv4} said REFUSED."
+    assert (await agent.fail("tailscale_fetch", url="http://broken.split.example/")).startswith(failed)
+    assert (await agent.fail("tailscale_ping", host="broken.split.example")).startswith(failed)
+    tried = (await agent.succeed("tailscale_connect_test", host="broken.split.example", port=80)).structured
+    assert tried is not None
+    assert (tried["reachable"], tried["reason"]) == (False, "no answer from DNS")
+    assert tried["explanation"].startswith(failed)
+    missing = await agent.fail("tailscale_fetch", url="http://nothing.split.example/")
+    assert missing.startswith("The tailnet has no name nothing.split.example.")
+
+
+async def test_a_resolver_that_says_nothing_is_named_as_what_a_test_waited_for(tailnet: Localnet, agent: Agent) -> None:
+    tailnet.admin("POST", "/fake-peers", {"count": 1, "online": True})
+    (mute,) = (node for node in tailnet.nodes() if node["fake"])
+    routes = tailnet.admin("GET", "/dns")["routes"]
+    tailnet.admin("PUT", "/dns", {"routes": routes | {"mute.example": [mute["addresses"][0]]}})
+    try:
+        reason = "no such name"
+        with anyio.fail_after(20):
+            while reason == "no such name":  # until the node has the new route
+                tried = await agent.succeed("tailscale_connect_test", host="x.mute.example", port=80, timeout_seconds=1)
+                assert tried.structured is not None
+                reason = tried.structured["reason"]
+        assert reason == "timed out"
+        explanation = tried.structured["explanation"]
+        assert explanation.startswith("x.mute.example:80 gave no answer within 1 s (looking the name up).")
+        assert "Check that the resolver is online (tailscale_dns_lookup names it)" in explanation
+        text = await agent.fail("tailscale_fetch", url="http://x.mute.example/", timeout_seconds=1)
+        assert "http://x.mute.example/ gave no answer within 1 s (looking the name up)." in text
+    finally:
+        tailnet.admin("PUT", "/dns", {"routes": routes})
+        tailnet.admin("DELETE", "/fake-peers")
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [

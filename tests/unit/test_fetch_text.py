@@ -10,14 +10,18 @@ from ipaddress import ip_address
 from types import SimpleNamespace
 from typing import Any, cast
 
+import dns.message
+import dns.rcode
+import dns.rrset
 import pytest
 from aiohttp.http_exceptions import ContentEncodingError, ContentLengthError, TransferEncodingError
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cctailscale.errors import BadHeader, BadName, BadUrl, LocalApiError, NotOnTailnet
+from cctailscale.errors import BadHeader, BadName, BadUrl, LocalApiError, NotOnTailnet, ResolverFailed
 from cctailscale.tailnet import dial, fetch
 from cctailscale.tailnet.fetch import Answer, Request, checked_url
+from cctailscale.tailnet.models import DNSAnswer
 from cctailscale.tools import networking
 
 TEXT = "text/plain; charset=utf-8"
@@ -227,6 +231,36 @@ async def test_a_node_that_goes_during_a_lookup_is_said_as_what_it_is() -> None:
     resolver._ask = lambda name, kind: dial.Dialer._ask(cast(dial.Dialer, resolver), name, kind)
     with pytest.raises(LocalApiError, match="gave no answer to dns-query"):
         await dial.Dialer._lookup(cast(dial.Dialer, resolver), "web")
+
+
+class Scripted:
+    """A LocalAPI whose DNS answers by the kind of record: with an address, or with a code of failure."""
+
+    def __init__(self, **answers: str) -> None:
+        self._answers = answers
+
+    async def dns_query(self, name: str, kind: str) -> DNSAnswer:
+        reply = dns.message.make_response(dns.message.make_query(name, kind))
+        said = self._answers[kind]
+        if said.isalpha():
+            reply.set_rcode(dns.rcode.from_text(said))
+        else:
+            reply.answer.append(dns.rrset.from_text(name, 5, "IN", kind, said))
+        return DNSAnswer(message=reply.to_wire(), resolvers=[{"Addr": "192.0.2.53"}])
+
+
+async def looked_up(**answers: str) -> list[str]:
+    resolver = SimpleNamespace(_api=Scripted(**answers), magic_dns_suffix="")
+    resolver._ask = lambda name, kind: dial.Dialer._ask(cast(dial.Dialer, resolver), name, kind)
+    return [str(address) for address in await dial.Dialer._lookup(cast(dial.Dialer, resolver), "web.example.")]
+
+
+async def test_a_resolver_that_fails_at_one_kind_of_address_has_answered_with_the_other() -> None:
+    assert await looked_up(A="192.0.2.1", AAAA="SERVFAIL") == ["192.0.2.1"]
+    assert await looked_up(A="NXDOMAIN", AAAA="NXDOMAIN") == []
+    for answers in ({"A": "SERVFAIL", "AAAA": "SERVFAIL"}, {"A": "NXDOMAIN", "AAAA": "REFUSED"}):
+        with pytest.raises(ResolverFailed, match=r"could not be looked up: 192\.0\.2\.53 said (SERVFAIL|REFUSED)\."):
+            await looked_up(**answers)
 
 
 async def test_an_address_with_a_zone_is_not_on_the_tailnet() -> None:

@@ -280,6 +280,8 @@ ERRORS: list[Callable[[str], errors.CcTailscaleError]] = [
     lambda text: errors.Unreachable(text, text),
     lambda text: errors.TimedOut(text, 30, "reading the body"),
     lambda text: errors.TimedOut(text, 30),
+    lambda text: errors.TimedOut(text, 30, "looking the name up"),
+    lambda text: errors.ResolverFailed(text, [text, text], text),
     lambda text: errors.TlsError(text, text),
     lambda text: errors.PeerProtocolError(text, text),
     lambda text: errors.LocalApiError("status", 500, text),

@@ -9,6 +9,7 @@ import re
 import socket
 import ssl
 import struct
+from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from types import SimpleNamespace, TracebackType
@@ -37,6 +38,7 @@ from cctailscale.errors import (
     NodeFailed,
     NoSuchName,
     NotOnTailnet,
+    ResolverFailed,
     TimedOut,
     TlsError,
     Unreachable,
@@ -109,7 +111,7 @@ class Dialer:
     async def resolve(self, host: str) -> list[Address]:
         """The addresses of a name (short, full, with a final dot) or of an address, IPv4 first.
 
-        Raises BadName, NoSuchName, LocalApiError.
+        Raises BadName, NoSuchName, ResolverFailed, LocalApiError.
         """
         literal = literal_address(host)
         if literal is not None:
@@ -133,31 +135,37 @@ class Dialer:
 
     async def _lookup(self, name: str) -> list[Address]:
         answers: dict[str, list[Address]] = {"A": [], "AAAA": []}
-        failures: list[LocalApiError] = []
+        failures: list[CcTailscaleError] = []
 
         async def ask(kind: str) -> None:
             try:
                 answers[kind] = await self._ask(name, kind)
-            except LocalApiError as error:  # a task group would wrap it
+            except (LocalApiError, ResolverFailed) as error:  # a task group would wrap it
                 failures.append(error)
 
         async with anyio.create_task_group() as both:
             both.start_soon(ask, "A")
             both.start_soon(ask, "AAAA")
-        if failures:
+        found = answers["A"] + answers["AAAA"]
+        if failures and not found:  # some resolvers fail at AAAA alone
             raise failures[0]
-        return answers["A"] + answers["AAAA"]
+        return found
 
     async def _ask(self, name: str, kind: str) -> list[Address]:
         try:
-            message = dns.message.from_wire((await self._api.dns_query(name, kind)).message)
+            answer = await self._api.dns_query(name, kind)
+            message = dns.message.from_wire(answer.message)
         except LocalApiError as error:
             if error.status is None:
                 raise
             return []  # no resolver for this name: to whoever asked it does not exist
         except dns.exception.DNSException:
             return []
-        if message.rcode() != dns.rcode.NOERROR:
+        rcode = message.rcode()
+        if answer.resolvers and rcode not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+            resolvers = [str(resolver.get("Addr", "")) for resolver in answer.resolvers]
+            raise ResolverFailed(name, resolvers, dns.rcode.to_text(rcode))
+        if rcode != dns.rcode.NOERROR:
             return []
         kinds = (dns.rdatatype.A, dns.rdatatype.AAAA)
         return [
@@ -205,13 +213,12 @@ class Dialer:
 def _stages() -> aiohttp.TraceConfig:
     """Tells a request's `trace_request_ctx` where it is (connected or not, redirected), for the texts of errors."""
 
-    async def connecting(_session: object, context: SimpleNamespace, _parameters: object) -> None:
-        if context.trace_request_ctx is not None:
-            context.trace_request_ctx.stage = "connecting"  # once more after a redirect
+    def at(stage: str) -> Callable[[object, SimpleNamespace, object], Awaitable[None]]:
+        async def reached(_session: object, context: SimpleNamespace, _parameters: object) -> None:
+            if context.trace_request_ctx is not None:
+                context.trace_request_ctx.stage = stage
 
-    async def connected(_session: object, context: SimpleNamespace, _parameters: object) -> None:
-        if context.trace_request_ctx is not None:
-            context.trace_request_ctx.stage = "waiting for the answer"
+        return reached
 
     async def redirected(_session: object, context: SimpleNamespace, _parameters: object) -> None:
         if context.trace_request_ctx is not None:
@@ -219,9 +226,11 @@ def _stages() -> aiohttp.TraceConfig:
 
     stages = aiohttp.TraceConfig()
     stages.on_request_redirect.append(redirected)
-    stages.on_connection_create_start.append(connecting)
-    stages.on_connection_create_end.append(connected)
-    stages.on_connection_reuseconn.append(connected)
+    stages.on_connection_create_start.append(at("connecting"))  # once more after a redirect
+    stages.on_dns_resolvehost_start.append(at("looking the name up"))
+    stages.on_dns_resolvehost_end.append(at("connecting"))
+    stages.on_connection_create_end.append(at("waiting for the answer"))
+    stages.on_connection_reuseconn.append(at("waiting for the answer"))
     return stages
 
 

@@ -21,6 +21,7 @@ from cctailscale.errors import (
     BadUrl,
     NoSuchName,
     PeerProtocolError,
+    ResolverFailed,
     TimedOut,
     TlsError,
     Unreachable,
@@ -106,8 +107,8 @@ async def fetch(dialer: Dialer, request: Request, sink: Sink | None = None) -> A
     """Sends `request` through `dialer`, follows redirects through the same guard, and reads what fits.
 
     With `sink`, the body of an answer with a status of success goes there, all of it. Raises what the sink raises;
-    BadUrl, BadHeader, BadName, NoSuchName, NotOnTailnet, ConnectionRefused, Unreachable, TimedOut, TlsError,
-    PeerProtocolError.
+    BadUrl, BadHeader, BadName, NoSuchName, ResolverFailed, NotOnTailnet, ConnectionRefused, Unreachable, TimedOut,
+    TlsError, PeerProtocolError.
     """
     url = checked_url(request.url)
     headers = _checked_headers(request)
@@ -119,7 +120,7 @@ async def fetch(dialer: Dialer, request: Request, sink: Sink | None = None) -> A
             return await _exchange(dialer, request, url, headers, progress, sink, bound)
     except TimeoutError as error:
         raise TimedOut(request.url, request.seconds, progress.stage) from error
-    except (BadName, NoSuchName) as error:
+    except (BadName, NoSuchName, ResolverFailed) as error:
         if progress.redirected:
             raise NoSuchName(error.target, request.url) from error
         raise

@@ -9,6 +9,7 @@ from cctailscale.errors import (
     ConnectionRefused,
     NoSuchName,
     NotOnTailnet,
+    ResolverFailed,
     TimedOut,
     Unreachable,
     plain,
@@ -34,6 +35,7 @@ REASONS: dict[type[CcTailscaleError], Reason] = {
     TimedOut: "timed out",
     Unreachable: "no path",
     NoSuchName: "no such name",
+    ResolverFailed: "no answer from DNS",
     NotOnTailnet: "not on the tailnet",
 }
 
@@ -50,7 +52,7 @@ async def connect_test(device: Device, host: str, port: int, seconds: float) -> 
             error = await _connect(device, host, port, set(status.tailscale_ips), result)
     except TimeoutError:
         error = TimedOut(with_port(host, port), seconds, "connecting" if result.address else "looking the name up")
-    except (NoSuchName, TimedOut) as failed:
+    except (NoSuchName, ResolverFailed, TimedOut) as failed:
         error = failed
     if result.address is not None and result.reason is None and not isinstance(error, NotOnTailnet):
         result.path = await path_to(device, result.address)

@@ -12,7 +12,9 @@ from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_seri
 PingType = Literal["disco", "tsmp", "icmp", "peerapi"]
 RecordType = Literal["A", "AAAA", "CNAME", "MX", "NS", "PTR", "SRV", "TXT"]
 Protocol = Literal["tcp", "udp", "icmp"]
-Reason = Literal["refused", "timed out", "no path", "no such name", "not on the tailnet", "this node itself"]
+Reason = Literal[
+    "refused", "timed out", "no path", "no such name", "no answer from DNS", "not on the tailnet", "this node itself"
+]
 
 
 class Compact(BaseModel):

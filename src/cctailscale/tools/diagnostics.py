@@ -38,7 +38,7 @@ class Diagnostics:
             str, Field(max_length=200, description="words that name, address, OS, owner, tag or route must hold")
         ] = "",
         online_only: bool = False,
-        limit: Annotated[int, Field(ge=1, le=MAX_ROWS, description="devices on a page")] = 50,
+        limit: Annotated[int, Field(ge=1, le=MAX_ROWS, description="devices on a page, at most")] = 50,
         cursor: Annotated[
             str | None, Field(pattern=CURSOR_PATTERN, max_length=400, description="`cursor` of the page before")
         ] = None,
@@ -117,7 +117,7 @@ class Diagnostics:
         """Tries whether a TCP port on the tailnet takes a connection from here. Nothing is sent on it.
 
         If not, `reason` says why: refused (nothing listens), timed out (offline, or the access rules drop it; the
-        explanation says which is likelier), no such name, not on the tailnet.
+        explanation says which is likelier), no such name, no answer from DNS, not on the tailnet.
         """
         from cctailscale.tailnet import reach
 
