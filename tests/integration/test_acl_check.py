@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -66,6 +67,25 @@ async def test_without_a_question_the_rules_stand_in_words(agent: Agent, policy:
         "web has here the app capabilities example.com/cap/deploy.",
     }
     assert found["explanation"].endswith(OTHER_END)
+
+
+async def test_of_hundreds_of_rules_as_many_are_shown_as_claude_reads_and_the_rest_is_counted(
+    own_tailnet: Localnet, own_environ: dict[str, str]
+) -> None:
+    own_tailnet.admin("POST", "/fake-peers", {"count": 20})
+    async with Agent.started(own_environ) as agent:
+        me = (await agent.status())["magic_dns_name"]
+        sources = [node["hostname"] for node in own_tailnet.nodes()]
+        rules = [
+            {"src": sources, "dst": [f"{me}:{','.join(str(number + 1000 * part) for part in range(1, 20))}"]}
+            for number in range(300)
+        ]
+        own_tailnet.admin("PUT", "/policy", {"rules": rules})
+        found = await checked_until(agent, lambda found: found["rules_total"] == 300)
+        shown = len(found["rules"])
+        assert 20 < shown <= 50
+        assert f" {300 - shown} more rules are about it than are shown. " in found["explanation"]
+        assert len(json.dumps(found)) < 4 * 10_000  # Claude Code warns at 10,000 tokens
 
 
 @pytest.mark.parametrize("form", ["web", "web.", "WEB", "web.tail1234.ts.net", "web.tail1234.ts.net.", "{0}", "{1}"])

@@ -67,6 +67,24 @@ def test_pages_together_hold_every_device_once() -> None:
     assert len(seen) == len(set(seen)) == 59
 
 
+def test_a_page_of_devices_with_all_that_there_can_be_is_shorter_and_the_rest_follows() -> None:
+    tags = [f"tag:{'x' * 60}{number}" for number in range(30)]
+    routes = [f"2001:db8:{number:x}::/48" for number in range(1000)]
+    everyone = status(
+        *(peer(number, f"{'h' * 60}{number}", Tags=tags, AllowedIPs=routes) for number in range(2, 202)), Tags=tags
+    )
+    cursor, seen = None, []
+    for _ in range(201):
+        found = page(everyone, "", False, 100, cursor)
+        assert found.devices
+        assert len(found.model_dump_json()) < 4 * 10_000  # Claude Code warns at 10,000 tokens
+        seen += [row.addresses[0] for row in found.devices]
+        cursor = found.cursor
+        if cursor is None:
+            break
+    assert len(seen) == len(set(seen)) == 201
+
+
 def test_a_page_goes_on_right_where_devices_came_and_went() -> None:
     first = page(status(peer(2, "a"), peer(3, "c"), peer(4, "e")), "", False, 3, None)
     assert names(first) == ["me", "a", "c"]

@@ -8,7 +8,7 @@ from cctailscale.errors import plain
 from cctailscale.tailnet.device import Device
 from cctailscale.tailnet.filterrules import PacketFilter, Source
 from cctailscale.tailnet.models import Peer, Status
-from cctailscale.tailnet.peers import away, everybody
+from cctailscale.tailnet.peers import away, everybody, fitting
 from cctailscale.tailnet.results import AclCheck, Protocol
 
 # A policy can have thousands of rules; with a source or a port there are few that matter.
@@ -63,10 +63,13 @@ async def check(device: Device, source: str | None, port: int | None, protocol: 
     else:
         about = " for that" if source is not None or port is not None else ""
         said = f"These are the rules{about}. With both source and port, this tool decides whether it is allowed."
+    sentences = fitting((rules.in_words(number) for number in numbers[:MAX_RULES]), len)
+    if len(sentences) < len(numbers):
+        said = f"{said} {len(numbers) - len(sentences)} more rules are about it than are shown."
     return AclCheck(
         allowed=allowed,
         explanation=f"{said} {THE_OTHER_END}",
-        rules=[rules.in_words(number) for number in numbers[:MAX_RULES]],
+        rules=sentences,
         rules_total=rules.count,
         notice=away(status),
     )

@@ -6,11 +6,13 @@ All of it is made from what LocalAPI's `status` and `whois` say; nothing is aske
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address, ip_network
 from json import dumps
-from typing import Any
+from typing import Any, TypeVar
 
 from cctailscale.errors import BadName, plain
 from cctailscale.tailnet.models import Peer, Status, User, WhoIs
 from cctailscale.tailnet.results import DeviceRow, Devices, Identity, Owner
+
+T = TypeVar("T")
 
 # A policy may grant anything; beyond this only the names of what it grants are shown.
 MAX_CAPABILITY_CHARS = 4000
@@ -18,6 +20,8 @@ MAX_CAPABILITIES = 50
 # Of one device in a list. A subnet router with more is one for which people use tailscale_whois.
 MAX_ROUTES = 10
 MAX_TAGS = 20
+# Of a list in a result: 8,000 tokens of four characters. Claude Code warns at 10,000.
+MAX_LIST_CHARS = 32_000
 MAX_PORT = 65535
 # What an exit node offers.
 EVERYTHING = ("0.0.0.0/0", "::/0")
@@ -30,6 +34,7 @@ CURSOR_PATTERN = r"^[01] [^ ]* [^ ]*$"
 def page(status: Status, words: str, online_only: bool, limit: int, cursor: str | None) -> Devices:
     """The devices that match `words`, at most `limit` of them, after those of the page that ended with `cursor`.
 
+    There are fewer if the page would become too long for its reader.
     Each word has to be in a device's name, addresses, OS, owner, tags or routes, in upper or lower case.
     """
     wanted = _matcher(words)
@@ -43,14 +48,26 @@ def page(status: Status, words: str, online_only: bool, limit: int, cursor: str 
         found.append((_key(peer, status), peer))
     found.sort(key=lambda pair: pair[0])
     rest = [pair for pair in found if cursor is None or pair[0] > cursor]
-    shown = rest[:limit]
+    rows = fitting((_row(peer, status) for _, peer in rest[:limit]), lambda row: len(row.model_dump_json()))
     return Devices(
         total=total,
         online=online,
-        devices=[_row(peer, status) for _, peer in shown],
-        cursor=shown[-1][0] if len(rest) > limit else None,
+        devices=rows,
+        cursor=rest[len(rows) - 1][0] if len(rest) > len(rows) else None,
         notice=away(status),
     )
+
+
+def fitting(items: Iterable[T], size: Callable[[T], int]) -> list[T]:
+    """The first of `items`, and those after it for which a result has room; `size` is in characters."""
+    fit: list[T] = []
+    room = MAX_LIST_CHARS
+    for item in items:
+        room -= size(item)
+        if fit and room < 0:
+            break
+        fit.append(item)
+    return fit
 
 
 def everybody(status: Status) -> Iterable[Peer]:

@@ -36,6 +36,8 @@ SHOWN_HEADERS = frozenset(
     | {"set-cookie", "www-authenticate", "x-request-id"}
 )
 MAX_SHOWN_VALUE_CHARS = 1000
+# An answer may have the same one many times. With the longest body, so many fit into the limit of META.
+MAX_SHOWN_HEADERS = 60
 TEXT_TYPES = ("text/", "application/json", "application/xml", "application/javascript", "application/yaml")
 # The charsets of https://encoding.spec.whatwg.org by Python's names. Python has codecs that are no charsets (zlib grows
 # without a bound, punycode is quadratic) and some that make text which cannot be sent on (unicode_escape).
@@ -193,9 +195,9 @@ def _shown(answer: "Answer", max_bytes: int, *notes: str | None, verified: bool 
     """The answer as text, fenced: everything between the marks was written by the peer. `notes` follow them."""
     mark = secrets.token_hex(8)
     lines = [f"{answer.version} {answer.status} {plain(answer.reason)}".rstrip()]
-    for name, value in answer.headers:
-        if name.lower() in SHOWN_HEADERS:
-            lines.append(f"{plain(name)}: {plain(value, MAX_SHOWN_VALUE_CHARS)}")
+    shown = [(name, value) for name, value in answer.headers if name.lower() in SHOWN_HEADERS]
+    for name, value in shown[:MAX_SHOWN_HEADERS]:
+        lines.append(f"{plain(name)}: {plain(value, MAX_SHOWN_VALUE_CHARS)}")
     text, note = _body_text(answer, max_bytes)
     head = f"Answer from {plain(answer.hops[0] if answer.hops else answer.url)}"
     if answer.hops:  # where they led was the peer's choice
