@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import stat
+import sys
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -149,6 +150,32 @@ async def test_a_cancelled_wait_for_the_authority_ends_there_too(agent: Agent, a
     authority.answering.set()
     assert (await seen(agent))["issuer"] == f"CN={ISSUER}"
     answer.cancel()
+
+
+IMPATIENT = """
+import os
+from cctailscale.app import run
+from cctailscale.tailnet import certificate
+from cctailscale.tools import checks
+assert checks.CERTIFICATE_SECONDS == 45
+certificate.TELL_SECONDS, checks.CERTIFICATE_SECONDS = 1, 1.5
+run(os.environ)
+"""
+
+
+async def test_an_authority_that_does_not_answer_is_waited_for_with_progress_and_not_for_ever(
+    tailnet: Localnet, authority: Authority, tmp_path: Path
+) -> None:
+    environ = environ_for(tailnet, tmp_path) | {"TS_DEBUG_ACME_DIRECTORY_URL": authority.directory}
+    authority.answering.clear()
+    async with Agent.started(environ, command=(sys.executable, "-c", IMPATIENT)) as agent:
+        await agent.status()
+        result = await agent.call("tailscale_cert", seconds=10, save_to="web.crt")
+        assert result.is_error
+        assert "the certificate authority did not finish within 1.5 s." in result.text
+        assert "Waiting for the certificate authority (1 s)" in result.progress
+        assert list((tmp_path / "project").iterdir()) == []
+    authority.answering.set()
 
 
 # ---- other hosts -----------------------------------------------------------------------------------------------------

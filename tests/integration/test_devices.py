@@ -89,6 +89,17 @@ async def test_approved_routes_are_shown(tailnet: Localnet, agent: Agent) -> Non
         assert (await row_of(agent, "gateway", "routes"))["routes"] == ["10.88.0.0/24"]
 
 
+async def test_a_device_that_offers_itself_as_exit_node_says_so_and_has_no_route_for_that(
+    tailnet: Localnet, agent: Agent
+) -> None:
+    everything = ["0.0.0.0/0", "::/0"]
+    with tailnet.peer("exit", "-routes", ",".join(everything)):
+        tailnet.admin("POST", "/nodes/exit/routes", {"approve": everything})
+        row = await row_of(agent, "exit", "exit_node")
+        assert row["exit_node"] is True
+        assert "routes" not in row
+
+
 async def test_no_match_is_an_empty_list(agent: Agent) -> None:
     assert await listed(agent, filter="no-such-device") == {"total": 0, "online": 0, "devices": [], "cursor": None}
 
@@ -121,6 +132,7 @@ async def test_two_thousand_devices_fit_what_claude_reads_and_are_all_found_by_p
         assert tokens(page) < 8000
         names: list[str] = []
         cursor, pages = None, 0
+        assert tokens(await agent.succeed("tailscale_devices", limit=100)) < 8000
         while pages == 0 or cursor is not None:
             found = await listed(agent, limit=100, cursor=cursor)
             names += [row["name"] for row in found["devices"]]

@@ -7,6 +7,7 @@ import hashlib
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable
 from datetime import datetime
@@ -158,6 +159,7 @@ async def test_a_service_that_has_said_all_still_hears_the_program(
 
 async def test_two_hundred_connections_at_once_are_all_served(forwards: Forwards) -> None:
     forward = await made(forwards, "web", ECHO)
+    threads = threading.active_count()
     streams = await asyncio.gather(*(opened(forward) for _ in range(200)))
 
     async def talk(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -167,6 +169,7 @@ async def test_two_hundred_connections_at_once_are_all_served(forwards: Forwards
 
     await asyncio.gather(*(talk(number, *stream) for number, stream in enumerate(streams)))
     assert forward.connections == 200
+    assert threading.active_count() < threads + 20  # none for each connection
     for reader, writer in streams:
         writer.write_eof()
         assert await within(reader.read()) == b""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from ipaddress import ip_address
+from types import SimpleNamespace
+from typing import cast
 
 import anyio
 import pytest
 
-from cctailscale.errors import NodeFailed
+from cctailscale.errors import NodeFailed, Unreachable
 from cctailscale.tailnet import localapi, surroundings
 from cctailscale.tailnet.binding import Loopback
+from cctailscale.tailnet.device import Device
 from cctailscale.tailnet.localapi import LocalAPI
 from cctailscale.tailnet.models import NetReport, PingReply, Region, Status
-from cctailscale.tailnet.reach import became_direct, path_in, summed
+from cctailscale.tailnet.reach import became_direct, connect_test, path_in, summed
 from cctailscale.tailnet.results import PingRow, Pings
 
 DIRECT, DERP = "direct 192.0.2.1:41641", "DERP fra"
@@ -88,6 +92,29 @@ async def test_one_status_serves_all_who_ask_within_a_moment(monkeypatch: pytest
                 await asyncio.sleep(0.005)
                 version = (await api.shared_status()).version
         assert asked == 3
+
+
+async def test_a_peer_to_which_no_path_leads_is_said_to_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    address = ip_address("100.64.0.7")
+
+    async def resolve(_: str) -> list[object]:
+        return [address]
+
+    async def connect(*_: object) -> None:
+        raise Unreachable("100.64.0.7:80")
+
+    async def ping(*_: object) -> None:
+        return None
+
+    async def shared_status(**_: object) -> Status:
+        return Status()
+
+    dialer = SimpleNamespace(resolve=resolve, connect=connect)
+    device = SimpleNamespace(dialer=dialer, api=SimpleNamespace(ping=ping, shared_status=shared_status))
+    found = await connect_test(cast(Device, device), "web", 80, 5)
+    assert (found.reachable, found.reason, found.address, found.path) == (False, "no path", "100.64.0.7", None)
+    assert found.explanation is not None
+    assert found.explanation.startswith("There is no path to 100.64.0.7:80.")
 
 
 # ---- the network around the machine ----------------------------------------------------------------------------------
