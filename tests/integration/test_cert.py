@@ -181,12 +181,12 @@ async def test_an_authority_that_does_not_answer_is_waited_for_with_progress_and
 # ---- other hosts -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", ["web", "web.", "web.tail1234.ts.net", "{0}"])
+@pytest.mark.parametrize("form", ["web", "web.", "web.tail1234.ts.net", "{0}", "{1}"])
 async def test_another_host_s_certificate_is_read_from_its_port_443(tailnet: Localnet, other: Agent, form: str) -> None:
     web = tailnet.node("web")
     host = form.format(*web["addresses"])
     found = await seen(other, domain=host)
-    assert found["served_by"] == f"{host.rstrip('.')}:443"
+    assert found["served_by"] == (f"[{host}]:443" if ":" in host else f"{host.rstrip('.')}:443")
     assert found["names"] == [web["name"], "web"]
     assert (found["subject"], found["issuer"]) == (f"CN={web['name']}", f"CN={web['name']}")
     assert (found["trusted"], found["problem"]) == (False, "self-signed certificate")

@@ -340,6 +340,12 @@ async def test_ssl_cert_file_is_trusted_for_the_names_in_the_certificate_and_for
         }.items():
             text = await agent.fail("tailscale_fetch", url=f"https://{host}/")
             assert text.startswith(f"No secure connection to https://{host}/: {sentence}.")
+        # tailscale_cert says beforehand what a fetch will find.
+        for host, problem in {"web": None, web["addresses"][0]: "IP address mismatch"}.items():
+            seen = (await agent.succeed("tailscale_cert", domain=host)).structured
+            assert seen is not None
+            assert seen["trusted"] is (problem is None)
+            assert seen.get("problem", "").startswith(problem or "")
 
 
 async def test_an_ssl_cert_file_that_is_none_is_said_and_costs_only_https(tailnet: Localnet, tmp_path: Path) -> None:
