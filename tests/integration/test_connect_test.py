@@ -113,18 +113,3 @@ async def test_this_node_is_no_place_to_test_from_itself(agent: Agent) -> None:
     for host in (me["magic_dns_name"], *me["ips"]):
         found = await tried(agent, host, 80)
         assert (found["reachable"], found["reason"]) == (False, "this node itself")
-
-
-@pytest.mark.parametrize(
-    ("host", "port", "reason"),
-    [
-        ("web", 0, "port: input should be greater than or equal to 1"),
-        ("web", 65536, "port: input should be less than or equal to 65535"),
-        ("web:80", 80, "web:80 is neither a name nor an address in its usual form."),
-        ("a host", 80, "a host is neither a name nor an address in its usual form."),
-        ("100.64.0.0/10", 80, "100.64.0.0/10 is neither a name nor an address in its usual form."),
-        ("x" * 300, 80, "is neither a name nor an address in its usual form."),
-    ],
-)
-async def test_wrong_arguments_are_refused_with_what_is_right(agent: Agent, host: str, port: int, reason: str) -> None:
-    assert reason in await agent.fail("tailscale_connect_test", host=host, port=port)

@@ -180,19 +180,6 @@ async def test_a_resolver_that_says_nothing_is_named_as_what_a_test_waited_for(t
         tailnet.admin("DELETE", "/fake-peers")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "reason"),
-    [
-        ({"name": "a host"}, "a host is neither a name nor an address in its usual form."),
-        ({"name": "x" * 300}, "is neither a name nor an address in its usual form."),
-        ({"name": "100.64.0.0/10"}, "100.64.0.0/10 is neither a name nor an address in its usual form."),
-        (
-            {"name": "web", "type": "AXFR"},
-            "type: input should be 'A', 'AAAA', 'CNAME', 'MX', 'NS', 'PTR', 'SRV' or 'TXT'",
-        ),
-    ],
-)
-async def test_wrong_arguments_are_refused_with_what_is_right(
-    agent: Agent, arguments: dict[str, str], reason: str
-) -> None:
-    assert reason.lower() in (await agent.fail("tailscale_dns_lookup", **arguments)).lower()
+async def test_an_unknown_type_of_record_is_refused_with_those_that_are_known(agent: Agent) -> None:
+    known = "type: input should be 'a', 'aaaa', 'cname', 'mx', 'ns', 'ptr', 'srv' or 'txt'"
+    assert known in await agent.fail("tailscale_dns_lookup", name="web", type="AXFR")

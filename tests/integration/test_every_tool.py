@@ -93,6 +93,11 @@ async def test_what_is_no_host_is_refused_with_the_forms_that_are_taken(agent: A
     assert len(text) < 700
 
 
+@pytest.mark.parametrize("tool", sorted({*HOSTS} - {"fetch", "whois"}))
+async def test_a_host_with_a_port_is_no_host_where_none_belongs_to_it(agent: Agent, tool: str) -> None:
+    assert FORMS in await agent.fail(f"tailscale_{tool}", **arguments(tool, "web:80"))
+
+
 @pytest.mark.parametrize("tool", HOSTS)
 async def test_an_address_of_a_link_is_none_on_the_tailnet(agent: Agent, tool: str) -> None:
     text = await agent.fail(f"tailscale_{tool}", **arguments(tool, "fe80::1%eth0"))

@@ -2,16 +2,20 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cctailscale.stdio import MAX_LINE_BYTES, TOO_LONG, Lines, Wire
+from cctailscale.stdio import MAX_LINE_BYTES, NO_ID, TOO_LONG, Lines, Wire, _has_no_sound_id
 
 BOUND_SECONDS = 10
 OVER = TOO_LONG.decode()
@@ -98,6 +102,35 @@ async def test_bytes_that_are_no_utf8_do_not_end_the_conversation() -> None:
         await stdin.say(b"\xff\xfe\x80\nnext\n")
         stdin.end()
         assert await stdin.heard() == ["\ufffd\ufffd\ufffd\n", "next\n"]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["id", "method", "x"]), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(message=JSON, indent=st.sampled_from([None, 1]), ascii_only=st.booleans())
+def test_a_request_is_taken_off_the_wire_only_if_its_own_id_is_none(
+    message: Any, indent: int | None, ascii_only: bool
+) -> None:
+    line = json.dumps(message, indent=indent, ensure_ascii=ascii_only)
+    odd = (
+        isinstance(message, dict)
+        and {"id", "method"} <= message.keys()
+        and (isinstance(message["id"], bool) or not isinstance(message["id"], int | str))
+    )
+    assert _has_no_sound_id(line) is odd
+
+
+async def test_a_request_without_a_sound_id_is_given_to_the_parser_as_no_message() -> None:
+    async with opened() as stdin:
+        await stdin.say(b'{"id":null,"method":"x"}\n{"id":7,"method":"x"}\n')
+        stdin.end()
+        assert await stdin.heard() == [NO_ID, '{"id":7,"method":"x"}\n']
 
 
 @pytest.mark.parametrize("excess", [1, 2, 100, 4096, 100_000, 5_000_000])

@@ -180,7 +180,7 @@ class Node:
             return None
         try:
             return away(await self._serving.device.api.shared_status(peers=False))
-        except LocalApiError:  # the node closes
+        except (LocalApiError, RuntimeError):  # the node closes; RuntimeError is aiohttp's for a closed session
             return None
 
     async def _is_sound(self) -> bool:
