@@ -14,9 +14,9 @@ const stuckAfter = 250 * time.Millisecond
 // closeServer closes a server that was started.
 //
 // netstack (tailscale.com/wgengine/netstack.Impl.Close, v1.102.5) stops sending
-// packets first and then resets every connection, those of the last minute that
-// are over included. Beyond the 512 packets that its queue holds, that waits for
-// ever; a few hundred fetches are enough. Closing the queue ends the wait.
+// packets first and then resets every connection, those in TIME_WAIT included.
+// Beyond the 512 packets that its queue holds, that waits for ever; a few hundred
+// fetches at once are enough. Closing the queue ends the wait.
 func closeServer(s *tsnet.Server) {
 	done := make(chan struct{})
 	go func() {

@@ -171,6 +171,7 @@ func (n *node) run() error {
 		return startFailure(err)
 	}
 	n.serves = true
+	shortenTimeWait(n.server)
 	// Not n.ctx: given up in its midst, the call leaves a connection to LocalAPI
 	// for which tsnet's close waits five seconds.
 	ctx, cancel := context.WithTimeout(context.Background(), prefsTimeout)
