@@ -116,8 +116,7 @@ func (n *node) dial(ctx context.Context, address string) (net.Conn, error) {
 		var d net.Dialer
 		c, err = d.DialContext(ctx, "tcp", to.String())
 	} else {
-		// Not UserDial: should the peer vanish now, that one would go out by the host.
-		c, err = n.server.Sys().Dialer.Get().NetstackDialTCP(ctx, to.AddrPort)
+		c, err = n.dialPeer(ctx, to.AddrPort)
 	}
 	if err != nil && n.ctx.Err() != nil { // whatever it says: the node's stack went away below it
 		return nil, errNodeClosed

@@ -62,3 +62,17 @@ func TestAPortWhoseConnectionThisNodeEndedIsSoonAnsweredAgain(t *testing.T) {
 		t.Errorf("port %d was not answered, only %d", port, got)
 	}
 }
+
+func TestAPeerThatDoesNotAnswerAPortIsDialledFromAnother(t *testing.T) {
+	p, n := webPeer(t), joined(t, configFor(t, "persists"))
+	awaitPeer(t, n, netip.MustParseAddr(p.IPs[0]))
+	c, port := dialled(t, n, p.v4(httpPort))
+	send(t, c, "GET / HTTP/1.0\r\n\r\n") // after which the peer is the first to end the connection
+	readAll(t, c)
+	c.Close()
+
+	dialsFromPorts(t, n, port)
+	if _, got := dialled(t, n, p.v4(httpPort)); got != port-1 {
+		t.Errorf("the peer was reached from port %d, which it should not answer", got)
+	}
+}
