@@ -47,11 +47,6 @@ WHEEL_LIMIT_BYTES = 10_000_000
 FUZZ_LIMITS = ("-fuzztime=20000x", "-fuzzminimizetime=100x")
 
 
-# Known and not yet understood: about one connection in some thousands between two nodes of one machine is not answered
-# for 30 s. A test that ends with just that error runs once more; pytest counts it as "rerun" in its last line.
-ONCE_MORE = ("--reruns=1", "--only-rerun", r"gave no answer within \S+ s \(connecting\)")
-
-
 # ---- sessions ------------------------------------------------------------------------------------------------------
 
 
@@ -66,7 +61,7 @@ def tests(session: nox.Session) -> None:
     network = private_network(session)
     test_go(session, go, network)
     run_alone(session, network, "python", "-m", "pytest", "tests/unit")
-    run_alone(session, network, "python", "-m", "pytest", *ONCE_MORE, "tests/integration")
+    run_alone(session, network, "python", "-m", "pytest", "tests/integration")
 
 
 @nox.session
