@@ -154,6 +154,19 @@ func tailscale_known(handle C.int, timeoutMs C.int, known *C.int, err **C.char) 
 	})
 }
 
+//export tailscale_whois
+func tailscale_whois(handle C.int, address *C.char, timeoutMs C.int, answer, err **C.char) C.int {
+	return call(handle, err, func(n *node) error {
+		return within(timeoutMs, func(ctx context.Context) error {
+			text, e := n.whois(ctx, C.GoString(address))
+			if e == nil {
+				*answer = C.CString(text)
+			}
+			return e
+		})
+	})
+}
+
 //export tailscale_netcheck
 func tailscale_netcheck(handle C.int, timeoutMs C.int, report, err **C.char) C.int {
 	return call(handle, err, func(n *node) error {

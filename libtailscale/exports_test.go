@@ -17,6 +17,7 @@ func TestEveryCallOnANodeThatIsNotThereSaysClosed(t *testing.T) {
 		"dial":     int(tailscale_dial(nobody, nil, nil, 1000, nil, nil)),
 		"listen":   int(tailscale_listen(nobody, nil, nil, nil, nil)),
 		"logout":   int(tailscale_logout(nobody, 1000, nil)),
+		"whois":    int(tailscale_whois(nobody, nil, 1000, nil, nil)),
 		"netcheck": int(tailscale_netcheck(nobody, 1000, nil, nil)),
 		"close":    int(tailscale_close(nobody, 1000, nil)),
 	} {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -101,6 +102,8 @@ type node struct {
 	onClose  map[int]func() // what close has to end, by number
 	number   int
 
+	asking func() *http.Client // of whois
+
 	closeOnce sync.Once
 	closed    chan struct{} // closed when all is closed
 }
@@ -113,7 +116,7 @@ func newNode(configText string) (*node, error) {
 	prepareProcess(cfg.UploadLogs)
 	logf := nodeLog(cfg)
 	ctx, cancel := context.WithCancel(context.Background())
-	return &node{
+	n := &node{
 		cfg: cfg,
 		server: &tsnet.Server{
 			Dir:           cfg.StateDir,
@@ -129,7 +132,9 @@ func newNode(configText string) (*node, error) {
 		started: make(chan struct{}),
 		onClose: map[int]func(){},
 		closed:  make(chan struct{}),
-	}, nil
+	}
+	n.asking = sync.OnceValue(n.newAsking)
+	return n, nil
 }
 
 // start starts the server, once, and waits for that with a bound. tsnet must

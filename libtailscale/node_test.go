@@ -160,7 +160,10 @@ func callsOn(n *node) map[string]error {
 	_, loopbackErr := n.openLoopback()
 	_, dialErr := n.dialFD(ctx, "tcp", "100.64.0.1:80")
 	_, listenErr := n.listenFD("tcp", ":5000")
-	return map[string]error{"loopback": loopbackErr, "dial": dialErr, "listen": listenErr, "logout": n.logout(ctx)}
+	_, whoisErr := n.whois(ctx, "100.64.0.1:80")
+	return map[string]error{
+		"loopback": loopbackErr, "dial": dialErr, "listen": listenErr, "whois": whoisErr, "logout": n.logout(ctx),
+	}
 }
 
 func TestEveryCallAfterTheCloseSaysClosed(t *testing.T) {

@@ -110,6 +110,14 @@ enum { TAILSCALE_ACCEPT_BYTES = 64 };
 int tailscale_listen(int node, char *network, char *address, int *fd, char **err);
 
 /*
+ * tailscale_whois tells which device of the tailnet has address, an IP or
+ * "ip:port" ("": this node's own), and what the policy in force lets it do here.
+ * *answer is the JSON of LocalAPI's whois (apitype.WhoIsResponse), or "null" if no
+ * device has it. It is answered from memory.
+ */
+int tailscale_whois(int node, char *address, int timeout_ms, char **answer, char **err);
+
+/*
  * tailscale_known asks control whether it still has this device, and has not
  * merely lost touch with it: *known is 1 or 0. A node cannot tell by itself; its
  * state stays Running. TAILSCALE_ERR_UNREACHABLE, TAILSCALE_ERR_TIMEOUT: control

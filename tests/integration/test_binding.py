@@ -194,6 +194,22 @@ async def test_a_start_says_which_part_failed(own_tailnet: Localnet, tmp_path: P
             pass
 
 
+async def test_the_node_says_who_has_an_address_in_localapis_words(tailnet: Localnet, tmp_path: Path) -> None:
+    web = tailnet.node("web")
+    async with joined(tailnet, tmp_path / "a", "asker") as asker:
+        for theirs in (web["addresses"][0], f"{web['addresses'][0]}:49152", f"[{web['addresses'][1]}]:49152"):
+            known = await asker.whois(theirs)
+            assert known == await asker.api.whois(theirs)
+            assert known is not None
+            assert known.node.stable_id == web["stable_id"]
+        assert await asker.whois("192.0.2.1:80") is None
+        assert await asker.me() == await asker.whois(await address(asker))
+        with pytest.raises(NodeFailed, match="not an IP address"):
+            await asker.whois("web:80")
+    with pytest.raises(NodeClosed):
+        await asker.whois(web["addresses"][0])
+
+
 async def test_control_is_asked_whether_it_has_the_device(own_tailnet: Localnet, tmp_path: Path) -> None:
     async with joined(own_tailnet, tmp_path / "a", "asker") as asker:
         last = own_tailnet.last_event()

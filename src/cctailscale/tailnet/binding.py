@@ -278,6 +278,20 @@ class NodeHandle:
 
         return await _in_thread(call, socket.socket.close, about.seconds, dials=name == "dial")
 
+    async def whois(self, address: str) -> str:
+        """Which device has `address`, an IP or "ip:port": the JSON of LocalAPI's `whois`, or "null" for no device.
+
+        An empty address is this node's own. Raises TimedOut, NodeClosed, NodeFailed.
+        """
+        about = _Subject("the node", CALL_SECONDS)
+
+        def whois() -> str:
+            answer = _extension().ffi.new("char **")
+            _call("whois", self._number, address.encode(), _milliseconds(CALL_SECONDS), answer, about=about)
+            return _take(answer)
+
+        return await _in_thread(whois, _nothing, CALL_SECONDS)
+
     async def known(self, seconds: float) -> bool:
         """Asks control whether it still has this device (`tailscale_known`).
 

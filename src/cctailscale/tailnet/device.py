@@ -7,6 +7,7 @@ from pathlib import Path
 
 import anyio
 import anyio.abc
+from pydantic import TypeAdapter
 
 from cctailscale.config import DEFAULT_CONTROL_URL
 from cctailscale.errors import (
@@ -26,7 +27,7 @@ from cctailscale.errors import (
 from cctailscale.tailnet.binding import NodeConfig, NodeHandle
 from cctailscale.tailnet.dial import Dialer
 from cctailscale.tailnet.localapi import LocalAPI
-from cctailscale.tailnet.models import IPNState, Notify, Warning_
+from cctailscale.tailnet.models import IPNState, Notify, Warning_, WhoIs
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,8 @@ LOGIN_ERROR = "The last login error was: "
 ASK_SECONDS = 3.0
 # Go closes in milliseconds; but it logs an ephemeral device out first, if that was not done, and gives that 5 s.
 CLOSE_SECONDS = 7.0
+
+_WHOIS: TypeAdapter[WhoIs | None] = TypeAdapter(WhoIs | None)
 
 
 class Device:
@@ -207,6 +210,18 @@ class Device:
         log out, only once it has its first netmap (controlclient.Auto.sendStatus).
         """
         await self.wait_until(lambda: self._has_run or self.obstacle() is not None or bool(self.login_error))
+
+    async def whois(self, address: str) -> WhoIs | None:
+        """The device that has `address` (an IP, or "ip:port") and what it may do here; None if no device has it.
+
+        It says what the policy in force grants: a change shows with the next question. Raises what `NodeHandle.whois`
+        raises.
+        """
+        return _WHOIS.validate_json(await self.handle.whois(address))
+
+    async def me(self) -> WhoIs | None:
+        """This device, as `whois` has it; None before it has joined."""
+        return await self.whois("")
 
     async def is_online(self) -> bool:
         """Whether control has this device in its map poll. A deletion and an outage of control look the same here."""
