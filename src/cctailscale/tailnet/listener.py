@@ -47,6 +47,11 @@ class Listener:
         self._open: Counter[str] = Counter()  # connections, by address
         self.turned_away = 0
 
+    @property
+    def connections(self) -> int:
+        """How many there are now."""
+        return self._open.total()
+
     @classmethod
     @asynccontextmanager
     async def opened(cls, handle: NodeHandle, port: int) -> AsyncIterator[Listener]:
@@ -93,7 +98,7 @@ class Listener:
 
     def _admit(self, connection: socket.socket, peer: str, serve: Serve, serving: anyio.abc.TaskGroup) -> None:
         address = peer.rpartition(":")[0]
-        if self._open.total() >= MAX_CONNECTIONS or self._open[address] >= MAX_PER_ADDRESS:
+        if self.connections >= MAX_CONNECTIONS or self._open[address] >= MAX_PER_ADDRESS:
             self.turned_away += 1
             connection.close()
             return
