@@ -464,8 +464,8 @@ async def test_forwards_end_with_the_session(environ: dict[str, str]) -> None:
 async def test_a_forward_goes_on_when_its_device_was_deleted_and_nobody_calls_a_tool(
     tailnet: Localnet, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert forward_module.ASK_SECONDS + node_module.CHECK_SECONDS < 25  # of the 30 s that are allowed
-    monkeypatch.setattr(forward_module, "ASK_SECONDS", 0.1)
+    assert node_module.LOOK_SECONDS + node_module.CHECK_SECONDS < 25  # of the 30 s that are allowed
+    monkeypatch.setattr(node_module, "LOOK_SECONDS", 0.1)
     monkeypatch.setattr(node_module, "CHECK_SECONDS", 0.0)
     async with node_in(environ) as node, Forwards.opened(node) as forwards:
         forward = await made(forwards, "web", HTTP)

@@ -11,7 +11,6 @@ from ipaddress import ip_address
 from types import SimpleNamespace
 from typing import Any, cast
 
-import anyio
 import pytest
 
 from cctailscale.errors import LocalApiError, NoSuchForward, PortTaken
@@ -330,21 +329,3 @@ def test_a_local_port_that_is_taken_is_named() -> None:
         with pytest.raises(PortTaken) as refused:
             forward_module._listen(port)
     assert f"The local port {port} cannot be used: Address already in use." in str(refused.value)
-
-
-async def test_the_node_is_asked_for_its_device_while_a_forward_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which has it look whether control still has the device. Not while there is none."""
-    monkeypatch.setattr(forward_module, "ASK_SECONDS", 0.01)
-    asked = anyio.Event()
-
-    class Node:
-        async def device(self, *_: Any) -> None:
-            asked.set()
-            raise LocalApiError("status", None, "a node that fails does not end the forwards")
-
-    async with Forwards.opened(cast(Any, Node())) as forwards:
-        with pytest.raises(TimeoutError), anyio.fail_after(0.2):
-            await asked.wait()
-        forwards._forwards["f1"] = cast(Any, None)
-        with anyio.fail_after(BOUND):
-            await asked.wait()

@@ -164,6 +164,32 @@ async def test_a_client_that_takes_no_progress_does_not_end_the_join(
     await runs(environ, body)
 
 
+async def test_a_device_is_looked_at_while_nobody_calls_and_control_is_asked_ever_less_often(
+    environ: dict[str, str], tailnet: FakeTailnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_module, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(node_module, "MAX_LOOK_SECONDS", 0.04)
+    pauses: list[float] = []
+    sleep = anyio.sleep
+
+    async def noted(seconds: float) -> None:
+        if seconds >= node_module.LOOK_SECONDS:  # `until` sleeps as well
+            pauses.append(seconds)
+        await sleep(seconds)
+
+    async def body(node: Node) -> None:
+        first = await node.device(unheard)
+        tailnet.devices[0].online, tailnet.known = False, False
+        tailnet.obstacle = KeyRefused("used up")
+        monkeypatch.setattr(node_module.anyio, "sleep", noted)
+        await until(lambda: pauses[-2:] == [0.04, 0.04])
+        assert 0.02 in pauses
+        tailnet.obstacle = None
+        assert await node.next_device(first) is not first
+
+    await runs(environ, body)
+
+
 # ---- what goes wrong -------------------------------------------------------------------------------------------------
 
 

@@ -43,8 +43,6 @@ MAX_CONNECTIONS = 256
 CONNECT_SECONDS = 15.0
 # An accept fails when no descriptor is free; the next one may be in a moment.
 ACCEPT_PAUSE_SECONDS = 0.1
-# A call of a tool notices that control has deleted this device. While nobody calls, forwards have to.
-ASK_SECONDS = 20.0
 
 
 @dataclass
@@ -116,7 +114,6 @@ class Forwards:
         async with anyio.create_task_group() as tasks:
             forwards = cls(node, tasks)
             tasks.start_soon(forwards._vigil.run)
-            tasks.start_soon(forwards._ask)
             try:
                 yield forwards
             finally:
@@ -181,18 +178,6 @@ class Forwards:
         forward.scope.cancel()
         await forward.closed.wait()
         return forward
-
-    async def _ask(self) -> None:
-        """Has the node look whether control still has its device, which replaces it if not."""
-        while True:
-            await anyio.sleep(ASK_SECONDS)
-            if self._forwards:
-                try:
-                    await self._node.device(_unheard)
-                except CcTailscaleError as error:
-                    log.info("a forward is open, and the node does not run: %s", error.happened)
-                except Exception:  # a defect in there must not end the session
-                    log.exception("a forward is open, and the node could not be asked")
 
     # ---- connections ------------------------------------------------------------------------------------------------
 

@@ -63,6 +63,11 @@ log = logging.getLogger(__name__)
 CHECK_SECONDS = 1.0
 # Control that does not answer costs a call some seconds, and is asked again so much later.
 CHECK_AGAIN_SECONDS = 10.0
+# A call of a tool notices that control has deleted this device. While nobody calls, others still count on it: agents
+# that send messages, programs that use a forward.
+LOOK_SECONDS = 20.0
+# Each time that this does not succeed, control is left alone for twice as long, up to this.
+MAX_LOOK_SECONDS = 600.0
 # For the logout of a device that nobody waits for: a replaced or an abandoned one.
 FAREWELL_SECONDS = 10.0
 # For the close of what is left at the end. Where control does not answer, Go would try the logout once more, for 5 s.
@@ -108,6 +113,7 @@ class Node:
         self._next_look = 0.0
         self._swept = False
         self._stopping = False
+        self._served = anyio.Event()  # the next device has begun to serve
         self.started_at: float | None = None  # monotonic; when the device began to run
 
     @classmethod
@@ -116,6 +122,7 @@ class Node:
         """A node that has done nothing yet. On the way out every device is closed; see `stop` for the logout."""
         async with anyio.create_task_group() as tasks:
             node = cls(loaded, redactor, tasks)
+            tasks.start_soon(node._look_again)
             try:
                 yield node
             finally:
@@ -182,6 +189,27 @@ class Node:
             return away(await self._serving.device.api.shared_status(peers=False))
         except (LocalApiError, RuntimeError):  # the node closes; RuntimeError is aiohttp's for a closed session
             return None
+
+    async def next_device(self, before: Device | None) -> Device:
+        """The device that serves, as soon as it is another one than `before`. It does not join: others do, by need."""
+        while self._serving is None or self._serving.device is before:
+            await self._served.wait()
+        return self._serving.device
+
+    async def _look_again(self) -> None:
+        """Sees to it that a device which control has deleted is replaced, also while nobody calls a tool."""
+        await self.next_device(None)
+        pause = LOOK_SECONDS
+        while True:
+            await anyio.sleep(pause)
+            pause = min(2 * pause, MAX_LOOK_SECONDS)
+            try:
+                await self.device(_unheard)
+                pause = LOOK_SECONDS
+            except CcTailscaleError as error:
+                log.info("the node does not run: %s", error.happened)
+            except Exception:  # a defect in there must not end the session
+                log.exception("the node could not be looked at")
 
     async def _is_sound(self) -> bool:
         """Whether the device is to go on serving: it runs, and control does not say that it has no such device."""
@@ -365,6 +393,8 @@ class Node:
         self._serving = held
         self.started_at = time.monotonic()
         self._next_look = self.started_at + CHECK_SECONDS
+        served, self._served = self._served, anyio.Event()
+        served.set()
         log.info("joined the tailnet of %s as %s", held.config.control_url, held.config.hostname)
 
     # ---- devices ----------------------------------------------------------------------------------------------------
@@ -448,3 +478,7 @@ class Node:
             held.begin_to_close(LAST_CLOSE_SECONDS)
         for held in held_now:
             await (held.discard() if held.logged_out else held.close())
+
+
+async def _unheard(stage: str) -> None:
+    log.debug("%s", stage)
