@@ -11,12 +11,13 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import TYPE_CHECKING, NoReturn
 
 import anyio
 import anyio.abc
 
+from cctailscale.agents.agent import Agent
 from cctailscale.config import Loaded, load_settings
 from cctailscale.errors import CcTailscaleError
 from cctailscale.redact import RedactingFilter, Redactor
@@ -26,6 +27,8 @@ from cctailscale.tailnet.node import Node
 
 if TYPE_CHECKING:
     from mcp.server.mcpserver.tools import Tool
+
+    from cctailscale.agents.hints import Hint
 
 log = logging.getLogger("cctailscale")
 
@@ -94,6 +97,7 @@ async def _serve(loaded: Loaded, redactor: Redactor, wake: socket.socket) -> Non
     async with (
         Node.opened(loaded, redactor) as node,
         Forwards.opened(node) as forwards,
+        Agent.opened(node) as agent,
         anyio.create_task_group() as tasks,
     ):
 
@@ -110,11 +114,12 @@ async def _serve(loaded: Loaded, redactor: Redactor, wake: socket.socket) -> Non
         def tools() -> list[Tool]:
             from cctailscale.tools.catalog import tools_of
 
-            return tools_of(node, forwards)
+            return tools_of(node, forwards, agent)
 
         server = Server(tools, redactor, initialized, node.notice)
         tasks.start_soon(_watch_parent, stop)
-        tasks.start_soon(_talk, server, stop)
+        hints = None if loaded.settings.channels == "off" else agent.hints()
+        tasks.start_soon(_talk, server, stop, hints)
         try:
             await stop.wait()
         finally:  # also when a defect ends the task group: the device is logged out
@@ -124,9 +129,9 @@ async def _serve(loaded: Loaded, redactor: Redactor, wake: socket.socket) -> Non
             tasks.cancel_scope.cancel()
 
 
-async def _talk(server: Server, stop: anyio.Event) -> None:
+async def _talk(server: Server, stop: anyio.Event, hints: AsyncIterator[Hint] | None) -> None:
     try:
-        await serve(server, stop)
+        await serve(server, stop, hints)
     except Exception:  # whatever ends the conversation, the device is logged out
         log.exception("the conversation with the client broke off")
     finally:
@@ -148,6 +153,7 @@ def _load() -> None:
         binding.load()
         importlib.import_module("cctailscale.tailnet.device")
         importlib.import_module("cctailscale.tailnet.fetch")
+        importlib.import_module("cctailscale.agents.server")
         models.build()
     except Exception:  # the first tool call will say it
         log.debug("what the tools need cannot be loaded", exc_info=True)

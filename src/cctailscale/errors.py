@@ -39,7 +39,10 @@
     ├── SaveError               a file cannot be written
     │   ├── SaveRefused           it lies where no tool may write
     │   └── SaveFailed            the file system did not take it
-    ├── AgentError              a message between agents cannot be read or kept
+    ├── AgentError              a message between agents cannot be made, sent or kept
+    │   ├── NoAgent               no agent answers there
+    │   ├── AgentRefused          the agent there said no, and why
+    │   ├── NobodyReceived        not one of the recipients has the message
     │   ├── BadDocument           it is not what the protocol says
     │   ├── MessageConflict       its sender has used its id for another one
     │   ├── InboxFull             too much is unread
@@ -68,6 +71,8 @@ from urllib.parse import urlsplit
 
 # A reason from control or a peer is one sentence; more than this is not a reason.
 MAX_REASON_CHARS = 300
+# An agent's refusal is a reason and what to add (wire.Refusal).
+MAX_REFUSAL_CHARS = 1000
 # URLs are shown to be recognised, not to be copied.
 MAX_ADDRESS_CHARS = 200
 # "Cc" and "Cf" can move a terminal's cursor or turn the direction of the text; "Zl" and "Zp" break lines.
@@ -587,7 +592,42 @@ class SaveFailed(SaveError):
 
 
 class AgentError(CcTailscaleError):
-    """A message between agents cannot be made, read or kept."""
+    """A message between agents cannot be made, sent or kept."""
+
+
+class NoAgent(AgentError):
+    """No agent answers at `target`; `why` says what was found instead."""
+
+    def __init__(self, target: str, why: str) -> None:
+        super().__init__(
+            f"No agent answers at {shown_address(target)}: {plain(why)}.",
+            "A Claude Code session there has to run cc-tailscale, and to have joined the tailnet.",
+            "tailscale_agents lists the agents that answer.",
+        )
+
+
+class AgentRefused(AgentError):
+    """The agent at `target` answered with an HTTP `status` from 400 on; `code` and `reason` are its refusal's."""
+
+    def __init__(self, target: str, status: int, code: str, reason: str) -> None:
+        self.status = status
+        self.code = code
+        super().__init__(
+            f"The agent at {shown_address(target)} refused ({status} {plain(code)}).",
+            f"It says: {plain(reason, MAX_REFUSAL_CHARS)}",
+            "",
+        )
+
+
+class NobodyReceived(AgentError):
+    """A message reached none of its recipients; `outcomes` has a line for each."""
+
+    def __init__(self, outcomes: Sequence[str]) -> None:
+        super().__init__(
+            "Nobody received the message: " + "; ".join(outcome.rstrip(".") for outcome in outcomes) + ".",
+            "It is kept nowhere: a message for an agent that is not there is not stored for later.",
+            "tailscale_agents lists the agents that answer now.",
+        )
 
 
 class BadDocument(AgentError):

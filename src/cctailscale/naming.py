@@ -90,6 +90,11 @@ def context_name(project_dir: Path) -> str:
     return _repository_name(project_dir) or socket.gethostname().split(".", 1)[0]
 
 
+def project_name(project_dir: Path) -> str:
+    """What a person calls the project: the repository's name, or the folder's outside of one."""
+    return _repository_name(project_dir) or project_dir.name
+
+
 def _cut(text: str, length: int) -> str:
     return text[:length].rstrip("-")
 

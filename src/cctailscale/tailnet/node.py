@@ -151,9 +151,18 @@ class Node:
         return self._session.hostname if self._session else None
 
     @property
+    def running_device(self) -> Device | None:
+        """The device, if one serves and runs now."""
+        return self._serving.device if self._serving is not None and self._serving.device.running else None
+
+    @property
     def settings(self) -> Settings:
         """The settings as loaded; unsound ones only have defaults in place of what is wrong."""
         return self._loaded.settings
+
+    def checked_settings(self) -> Settings:
+        """The settings, once they are sound. Raises SettingsError."""
+        return self._loaded.check()
 
     async def device(self, report: Report) -> Device:
         """The device, running. The first call joins; later ones return at once while control has the device.

@@ -15,19 +15,21 @@ from mcp.server.mcpserver.utilities.func_metadata import FuncMetadata
 from mcp_types import ToolAnnotations
 from pydantic import BaseModel
 
-from cctailscale.tools import checks, diagnostics, forwards, networking
+from cctailscale.tools import checks, diagnostics, forwards, messaging, networking
 
 if TYPE_CHECKING:
+    from cctailscale.agents.agent import Agent
     from cctailscale.tailnet.forward import Forwards
     from cctailscale.tailnet.node import Node
 
 
-def tools_of(node: Node, forwarded: Forwards) -> list[Tool]:
+def tools_of(node: Node, forwarded: Forwards, agent: Agent) -> list[Tool]:
     """Every tool, with annotations that are true and a schema that takes no unknown parameter."""
     networking_tools = networking.Networking(node)
     forwarding = forwards.PortForwarding(node, forwarded)
     diagnosing = diagnostics.Diagnostics(node)
     checking = checks.Checks(node)
+    talking = messaging.Messaging(node, agent)
     return [
         _tool(networking_tools.tailscale_status, "Tailscale status", read_only=True),
         _tool(networking_tools.tailscale_fetch, "Fetch from the tailnet", read_only=False, meta=networking.META),
@@ -40,6 +42,15 @@ def tools_of(node: Node, forwarded: Forwards) -> list[Tool]:
         _tool(checking.tailscale_netcheck, "Check the network", read_only=True),
         _tool(checking.tailscale_cert, "HTTPS certificate", read_only=False, destructive=False),
         _tool(forwarding.tailscale_port_forward, "Forward a local port to the tailnet", read_only=False),
+        _tool(talking.tailscale_agents, "Other agents", read_only=False, destructive=False),
+        _tool(talking.tailscale_send_message, "Send a message to agents", read_only=False, destructive=False),
+        _tool(
+            talking.tailscale_check_messages,
+            "Read messages from agents",
+            read_only=False,
+            destructive=False,
+            meta=messaging.META,
+        ),
     ]
 
 

@@ -1,0 +1,114 @@
+"""What this agent asks of others: HTTP/1.1 over the tailnet, bounded in time, its answers held to the protocol."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+import aiohttp
+import anyio
+
+from cctailscale.agents.wire import MAX_DOCUMENT_BYTES, PORT, AgentCard, Message, Receipt, Refusal
+from cctailscale.errors import AgentRefused, BadDocument, ConnectionRefused, NoAgent, TimedOut, Unreachable
+
+if TYPE_CHECKING:
+    from cctailscale.tailnet.device import Device
+
+D = TypeVar("D", AgentCard, Receipt, Refusal)
+
+# An agent's answer has some short headers.
+MAX_HEADER_BYTES = 4096
+# A connection from the pool can have been closed at the other end at that very moment. All that is asked here can be
+# asked again: a message is known by its id.
+TRIES = 2
+
+
+async def card_of(device: Device, address: str, seconds: float) -> AgentCard:
+    """What the agent at `address` says about itself. Raises as `_exchange`."""
+    return _read(AgentCard, address, await _exchange(device, address, "GET", "agent", None, seconds))
+
+
+async def deliver(device: Device, address: str, message: Message, seconds: float) -> Receipt:
+    """Has the agent at `address` store a message; a repeat gives the first receipt. Raises as `_exchange`."""
+    receipt = _read(Receipt, address, await _exchange(device, address, "POST", "messages", message.to_json(), seconds))
+    return _about(receipt, message.id, address)
+
+
+async def receipt_of(device: Device, address: str, message_id: str, seconds: float) -> Receipt:
+    """What became of a message that was delivered. Raises as `_exchange`."""
+    answer = await _exchange(device, address, "GET", f"messages/{message_id}", None, seconds)
+    return _about(_read(Receipt, address, answer), message_id, address)
+
+
+async def _exchange(device: Device, address: str, method: str, path: str, body: bytes | None, seconds: float) -> bytes:
+    """The body of a successful answer.
+
+    Raises AgentRefused; NoAgent: nothing listens there, or it does not speak the protocol; TimedOut, NotOnTailnet,
+    Unreachable, NodeClosed, NodeFailed.
+    """
+    host = f"[{address}]" if ":" in address else address
+    url = f"http://{host}:{PORT}/v1/{path}"
+    try:
+        with anyio.fail_after(seconds):
+            return await _asked(device, url, method, body, address)
+    except TimeoutError as error:
+        raise TimedOut(address, seconds, "waiting for the agent") from error
+    except ConnectionRefused as error:
+        raise NoAgent(address, "nothing listens on its port for agents") from error
+    except aiohttp.ClientResponseError as error:
+        raise NoAgent(address, "what listens there does not speak HTTP") from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise Unreachable(address, "the connection broke before the answer was complete") from error
+
+
+async def _asked(device: Device, url: str, method: str, body: bytes | None, address: str) -> bytes:
+    for left in reversed(range(TRIES)):
+        try:
+            async with device.dialer.http.request(
+                method,
+                url,
+                data=body,
+                headers={"Content-Type": "application/json"} if body is not None else None,
+                allow_redirects=False,
+                max_line_size=MAX_HEADER_BYTES,
+                max_field_size=MAX_HEADER_BYTES,
+                read_bufsize=MAX_DOCUMENT_BYTES,
+            ) as response:
+                answer = await _body(response, address)
+        except (aiohttp.ServerDisconnectedError, ConnectionResetError):
+            if not left:
+                raise
+        else:
+            if response.status >= 400:
+                refusal = _read(Refusal, address, answer)
+                raise AgentRefused(address, response.status, refusal.error, refusal.message)
+            if response.status not in (200, 202):
+                raise NoAgent(address, f"what listens there answers {response.status}")
+            return answer
+    raise AssertionError("the last try returns or raises")
+
+
+async def _body(response: aiohttp.ClientResponse, address: str) -> bytes:
+    """The answer, which has to be of the protocol's type and size; what is not is not read."""
+    if response.content_type != "application/json" or "Content-Encoding" in response.headers:
+        response.close()
+        raise NoAgent(address, "what listens there is no agent")
+    body = b""
+    async for part in response.content.iter_any():
+        body += part
+        if len(body) > MAX_DOCUMENT_BYTES:
+            response.close()
+            raise NoAgent(address, "its answer is too large for an agent's")
+    return body
+
+
+def _read(kind: type[D], address: str, answer: bytes) -> D:
+    try:
+        return kind.from_json(answer)
+    except BadDocument as error:
+        raise NoAgent(address, "its answer is not what the agents' protocol says") from error
+
+
+def _about(receipt: Receipt, message_id: str, address: str) -> Receipt:
+    if receipt.id != message_id:
+        raise NoAgent(address, "its answer is about another message")
+    return receipt

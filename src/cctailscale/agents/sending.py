@@ -1,0 +1,157 @@
+"""One message to one or many: who is meant, what became of each copy."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import anyio
+
+from cctailscale.agents import client
+from cctailscale.agents.results import Outcome
+from cctailscale.errors import (
+    AgentError,
+    AgentRefused,
+    BadName,
+    CcTailscaleError,
+    DialError,
+    NoAgent,
+    NoSuchDevice,
+    NoSuchName,
+    TimedOut,
+    plain,
+)
+from cctailscale.tailnet.identify import owner_of
+from cctailscale.tailnet.peers import split_port
+
+if TYPE_CHECKING:
+    from cctailscale.agents.inbox import Inbox
+    from cctailscale.agents.wire import Message, Receipt
+    from cctailscale.tailnet.device import Device
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 16
+# A message is stored within milliseconds; a path that has to be found first takes a second or two.
+DELIVER_SECONDS = 10.0
+# For a device that control says is offline: it may be reached all the same, while control is away.
+OFFLINE_SECONDS = 2.0
+
+# By the code of wire.Refusal.
+_REFUSALS: dict[str, Outcome] = {
+    "refused": "refused",
+    "too_many": "rate limited",
+    "inbox_full": "inbox full",
+    "inbox_unusable": "inbox full",
+    "too_large": "too large",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """A device that a message is for. `online`: what control says; None: it does not."""
+
+    node_id: str
+    name: str
+    address: str
+    online: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """What became of one recipient's copy. `to` is the device's name, or what was written where there is none."""
+
+    to: str
+    outcome: Outcome
+    delivered: datetime | None = None
+    explanation: str | None = None
+
+
+async def recipients(device: Device, names: Sequence[str]) -> tuple[list[Recipient], list[Copy]]:
+    """The devices that are meant, each once, and what cannot be meant: no such device, or this one.
+
+    Raises LocalApiError, NodeClosed, NodeFailed.
+    """
+    meant: dict[str, Recipient] = {}
+    nobody: list[Copy] = []
+    me = await device.me()
+    for name in names:
+        try:
+            one = await _recipient(device, name)
+        except (BadName, NoSuchName, NoSuchDevice) as error:
+            nobody.append(Copy(plain(name), "no such device", explanation=str(error)))
+            continue
+        if me is not None and one.node_id == me.node.stable_id:
+            nobody.append(Copy(one.name, "failed", explanation="That is this agent itself."))
+        else:
+            meant.setdefault(one.node_id, one)
+    return list(meant.values()), nobody
+
+
+async def _recipient(device: Device, name: str) -> Recipient:
+    addresses = [str(address) for address in await device.dialer.resolve(split_port(name))]
+    who = await owner_of(device, addresses)
+    if who is None:
+        raise NoSuchDevice(addresses[0])
+    own = [address.partition("/")[0] for address in who.node.addresses]
+    return Recipient(who.node.stable_id, plain(who.node.name), own[0] if own else addresses[0], who.node.online)
+
+
+async def send(device: Device, inbox: Inbox, message: Message, to: Sequence[Recipient]) -> tuple[str, list[Copy]]:
+    """Delivers to all, some at a time; the thread, and what became of each copy, in the order of `to`.
+
+    Raises BadDocument, InboxUnusable: before anything has gone out.
+    """
+    thread = await inbox.sending(message, {one.node_id: one.name for one in to})
+    copies: dict[str, Copy] = {}
+    limiter = anyio.CapacityLimiter(AT_ONCE)
+
+    async def deliver(one: Recipient) -> None:
+        async with limiter:
+            answer = await _delivered(device, message, one)
+        if isinstance(answer, Copy):
+            copies[one.node_id] = answer
+        else:
+            copies[one.node_id] = Copy(one.name, "delivered", answer.delivered)
+            await _noted(inbox, one, answer)
+
+    async with anyio.create_task_group() as delivering:
+        for one in to:
+            delivering.start_soon(deliver, one)
+    return thread, [copies[one.node_id] for one in to]
+
+
+async def _noted(inbox: Inbox, one: Recipient, receipt: Receipt) -> None:
+    try:
+        await inbox.acknowledged(one.node_id, receipt)
+    except AgentError as error:  # it is there all the same, which is what counts
+        log.warning("that a message was delivered could not be noted: %s", error)
+
+
+async def _delivered(device: Device, message: Message, one: Recipient) -> Receipt | Copy:
+    seconds = OFFLINE_SECONDS if one.online is False else DELIVER_SECONDS
+    try:
+        return await client.deliver(device, one.address, message, seconds)
+    except AgentRefused as error:
+        return Copy(one.name, _REFUSALS.get(error.code, "failed"), explanation=error.meaning)
+    except NoAgent as error:
+        return Copy(one.name, "no such agent", explanation=str(error))
+    except TimedOut as error:
+        outcome: Outcome = "offline" if one.online is False else "timed out"
+        return Copy(one.name, outcome, explanation=_offline(one) if one.online is False else _unsure(error))
+    except DialError as error:
+        return Copy(one.name, "offline", explanation=str(error))
+    except CcTailscaleError as error:
+        return Copy(one.name, "failed", explanation=str(error))
+
+
+def _offline(one: Recipient) -> str:
+    return f"{one.name} is offline. The message is not kept for it: send it again once the agent is back."
+
+
+def _unsure(error: TimedOut) -> str:
+    """No answer does not mean that it was not stored."""
+    return f"{error.happened} It may have been stored: to be sure, send it again with the same id."

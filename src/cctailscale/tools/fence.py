@@ -1,0 +1,28 @@
+"""Marks around what somebody else wrote, so that it cannot pass for anything else."""
+
+import re
+import secrets
+
+# 64 random bits: what stands between the marks cannot close them.
+_MARK_BYTES = 8
+# What a client or a model takes for the session's own markup, in any case and spacing. The marks make it harmless; a
+# reader who only skims should not see it as such either.
+_MARKUP = re.compile(
+    r"<(?=\s*/?\s*(?:channel|system|system-reminder|user|assistant|human|function_calls|invoke|tool_use|tool_result"
+    r"|antml:[a-z_]+|data|message)\b)",
+    re.IGNORECASE,
+)
+_TURN = re.compile(r"^(\s*)(human|assistant|system|user)(\s*:)", re.IGNORECASE | re.MULTILINE)
+
+
+def fenced(kind: str, text: str) -> str:
+    """`text` between two marks of this call's own: `<kind 0123456789abcdef>`."""
+    mark = secrets.token_hex(_MARK_BYTES)
+    return f"<{kind} {mark}>\n{text}\n</{kind} {mark}>"
+
+
+def neutral(text: str) -> str:
+    """`text` without control characters but line breaks and tabs, and with imitated markup made visible as text."""
+    text = text.replace("\r\n", "\n")
+    printable = "".join(c if c in "\n\t" or c.isprintable() else " " if c.isspace() else "" for c in text)
+    return _TURN.sub(r"\1\2 \3", _MARKUP.sub("&lt;", printable))
