@@ -19,7 +19,6 @@ import anyio.abc
 import anyio.to_thread
 
 from cctailscale import __version__, naming
-from cctailscale.agents.wire import MAX_PROJECT_CHARS, MAX_STATUS_CHARS, PORT, PROTOCOL, AgentCard
 from cctailscale.errors import CcTailscaleError, NodeClosed, plain
 
 if TYPE_CHECKING:
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from cctailscale.agents.inbox import Inbox
     from cctailscale.agents.policy import Policy
     from cctailscale.agents.server import AgentServer
+    from cctailscale.agents.wire import AgentCard
     from cctailscale.tailnet.device import Device
     from cctailscale.tailnet.node import Node
 
@@ -54,7 +54,7 @@ class Agent:
         self._desk: Desk | None = None
         self._opening = anyio.Lock()
         self._ready = anyio.Event()  # the desk is open
-        self._status = ""
+        self.status = ""  # the line that others see
         self._project = ""
         self._since = datetime.now(UTC)
 
@@ -70,15 +70,6 @@ class Agent:
             finally:
                 tasks.cancel_scope.cancel()
 
-    @property
-    def status(self) -> str:
-        """The line that others see."""
-        return self._status
-
-    @status.setter
-    def status(self, line: str) -> None:
-        self._status = plain(line, MAX_STATUS_CHARS)
-
     async def desk(self) -> Desk:
         """Inbox, server and policy, opened with the first call. Raises SettingsError, InboxUnusable."""
         async with self._opening:
@@ -89,12 +80,14 @@ class Agent:
 
     def card(self) -> AgentCard:
         """What this agent says about itself."""
+        from cctailscale.agents.wire import MAX_PROJECT_CHARS, MAX_STATUS_CHARS, PROTOCOL, AgentCard
+
         return AgentCard(
             name=self._node.hostname or "",
             version=__version__,
             protocol=PROTOCOL,
-            project=self._project,
-            status=self._status,
+            project=plain(self._project, MAX_PROJECT_CHARS),
+            status=plain(self.status, MAX_STATUS_CHARS),
             since=self._since,
         )
 
@@ -127,8 +120,7 @@ class Agent:
         from cctailscale.agents.server import AgentServer
 
         settings = self._node.checked_settings()
-        project = await anyio.to_thread.run_sync(naming.project_name, settings.project_dir)
-        self._project = plain(project, MAX_PROJECT_CHARS)
+        self._project = await anyio.to_thread.run_sync(naming.project_name, settings.project_dir)
         policy = Policy(settings.allow_from)
         async with (
             Inbox.claimed(settings) as inbox,
@@ -144,6 +136,7 @@ class Agent:
                 listening.start_soon(self._listen, server, device)
 
     async def _listen(self, server: AgentServer, device: Device) -> None:
+        from cctailscale.agents.wire import PORT
         from cctailscale.tailnet.listener import Listener
 
         try:

@@ -7,7 +7,7 @@ declare its tools without loading anything heavy.
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 PingType = Literal["disco", "tsmp", "icmp", "peerapi"]
 RecordType = Literal["A", "AAAA", "CNAME", "MX", "NS", "PTR", "SRV", "TXT"]
@@ -19,6 +19,8 @@ Reason = Literal[
 
 class Compact(BaseModel):
     """A result that leaves out optional parts that are empty, so that it stays short."""
+
+    model_config = ConfigDict(defer_build=True)  # with the catalogue of tools, which comes after `initialize`
 
     @model_serializer(mode="wrap")
     def _without_empty(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
