@@ -78,6 +78,11 @@ def state_folders(environ: dict[str, str]) -> list[str]:
 
 
 def session_folders(environ: dict[str, str]) -> list[str]:
-    """Everything in the state root."""
+    """Everything in the state root but the folder of inboxes."""
     root = Path(environ["TS_STATE_DIR"])
-    return sorted(path.name for path in root.iterdir()) if root.is_dir() else []
+    return sorted(path.name for path in root.iterdir() if path.name != "inboxes") if root.is_dir() else []
+
+
+def inbox_folders(environ: dict[str, str]) -> list[str]:
+    """The inboxes in the state root. One with nothing in it goes with its session, unless that was killed."""
+    return sorted(path.name for path in Path(environ["TS_STATE_DIR"], "inboxes").glob("*"))

@@ -615,7 +615,7 @@ class AgentRefused(AgentError):
         super().__init__(
             f"The agent at {shown_address(target)} refused ({status} {plain(code)}).",
             f"It says: {plain(reason, MAX_REFUSAL_CHARS)}",
-            "",
+            "Do what it says, or ask the user of that agent.",
         )
 
 
@@ -624,7 +624,7 @@ class NobodyReceived(AgentError):
 
     def __init__(self, outcomes: Sequence[str]) -> None:
         super().__init__(
-            "Nobody received the message: " + "; ".join(outcome.rstrip(".") for outcome in outcomes) + ".",
+            "Nobody received the message: " + "; ".join(plain(outcome).rstrip(".") for outcome in outcomes) + ".",
             "It is kept nowhere: a message for an agent that is not there is not stored for later.",
             "tailscale_agents lists the agents that answer now.",
         )

@@ -28,7 +28,14 @@ HOSTS: dict[str, tuple[str, dict[str, Any]]] = {
     "port_forward": ("host", {"action": "create", "port": 80}),
     "whois": ("address", {}),
 }
-OTHERS = ("devices", "netcheck", "status")
+# What each tool knows while control is away; the others know the peer.
+KNOWN = {
+    "agents": '"this_agent": true',
+    "check_messages": "No new messages.",
+    "netcheck": "lo1",
+    "port_forward": '"id": "f1"',
+}
+OTHERS = ("agents", "check_messages", "devices", "netcheck", "send_message", "status")
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +133,8 @@ async def test_while_control_is_away_each_tool_answers_from_what_the_node_knows_
 ) -> None:
     with own_tailnet.peer("web"):
         async with Agent.started(own_environ) as agent:
-            calls = {tool: arguments(tool, "web") for tool in HOSTS} | {"devices": {}, "netcheck": {}}
+            calls = {tool: arguments(tool, "web") for tool in HOSTS}
+            calls |= {tool: {} for tool in ("agents", "check_messages", "devices", "netcheck")}
             for tool, call in calls.items():
                 assert AWAY not in (await agent.succeed(f"tailscale_{tool}", **call)).text, tool
             own_tailnet.faults(outage=True)
@@ -135,8 +143,7 @@ async def test_while_control_is_away_each_tool_answers_from_what_the_node_knows_
                 result = await agent.succeed(f"tailscale_{tool}", **call)
                 assert AWAY in result.text, tool
                 assert result.structured is None or result.structured["notice"] == AWAY, tool
-                known = "lo1" if tool == "netcheck" else '"id": "f1"' if tool == "port_forward" else "web"
-                assert known in result.text, tool
+                assert KNOWN.get(tool, "web") in result.text, tool
             with anyio.fail_after(20):
                 while not (seen := await agent.status())["problem"]:
                     pass
@@ -171,8 +178,8 @@ def is_a(kind: str, schema: Json) -> bool:
 async def test_durations_end_in_ms_sizes_in_bytes_and_times_are_of_rfc_3339(tools: dict[str, Json]) -> None:
     times, counts = set(), set()
     for name, tool in tools.items():
-        if name == "fetch":
-            assert "outputSchema" not in tool  # prose, and what it holds is the peer's
+        if name in ("check_messages", "fetch"):
+            assert "outputSchema" not in tool  # prose, and what it holds is a peer's
             continue
         for field, schema in fields_of(tool["outputSchema"]):
             assert not re.search(r"_(s|sec|secs|seconds?|minutes?|hours?|us|ns|kb|mb|kib|mib)$", field), field
@@ -180,7 +187,7 @@ async def test_durations_end_in_ms_sizes_in_bytes_and_times_are_of_rfc_3339(tool
                 times.add(field)
             elif is_a("number", schema) or is_a("integer", schema):
                 counts.add(field)
-    assert times == {"created", "key_expiry", "last_seen", "not_after", "not_before"}
+    assert times == {"created", "delivered", "key_expiry", "last_seen", "not_after", "not_before", "since"}
     assert {field for field in counts if field.endswith("_ms")} == {
         "age_ms", "avg_ms", "connect_ms", "latency_ms", "max_ms", "min_ms", "ttl_ms", "uptime_ms"
     }  # fmt: skip

@@ -15,7 +15,7 @@ import anyio
 import pytest
 
 from tests.agent import Agent, RpcError
-from tests.inprocess import event, kinds, node_in, session_folders, state_folders, unheard
+from tests.inprocess import event, inbox_folders, kinds, node_in, session_folders, state_folders, unheard
 from tests.localnet import Localnet
 
 INTERRUPT, TERMINATE, HANG_UP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
@@ -72,6 +72,7 @@ async def test_a_session_that_is_told_to_stop_logs_out_and_leaves_nothing(
             # By the logout, and not by control's time-out for devices that are away.
             assert kinds(tailnet, hostname)[-2:] == ["logout", "removed"], how
         assert session_folders(own) == [], how
+        assert inbox_folders(own) == [], how
         assert "Traceback" not in agent.stderr
 
     await asyncio.gather(*(stops(how) for how in (INTERRUPT, TERMINATE, HANG_UP, None)))

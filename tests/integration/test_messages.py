@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-import signal
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from tests.agent import Agent
 from tests.conftest import environ_for
@@ -66,7 +62,7 @@ async def test_two_agents_find_each_other_and_talk(tailnet: Localnet, tmp_path: 
         assert row["project"] == "ben-project"
         assert row["owner"] == "alice@example.com"
         assert row["we_may_message_it"]
-        assert row["it_may_message_us"]
+        assert row["it_may_message_this_agent"]
         assert listed["agents"][0]["this_agent"]
 
         question = await sent(ann, to=his, subject="Port?", body="Which port does the API have?")

@@ -8,6 +8,7 @@ import stat
 import time
 from pathlib import Path
 
+import anyio
 import pytest
 
 from cctailscale import naming, statedir
@@ -62,6 +63,21 @@ def age(directory: Path, seconds: float) -> None:
 
 
 # ---- who finds it again
+
+
+async def test_an_empty_inbox_goes_with_a_session_that_is_cancelled_too(root: Path) -> None:
+    opened = anyio.Event()
+
+    async def live() -> None:
+        async with Inbox.claimed(session(root)):
+            opened.set()
+            await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(live)
+        await opened.wait()
+        tasks.cancel_scope.cancel()
+    assert list((root / place.FOLDER).iterdir()) == []
 
 
 async def test_the_same_session_finds_its_messages_again_and_no_other_does(root: Path) -> None:

@@ -64,12 +64,17 @@ class Inbox:
         """
         directory = await anyio.to_thread.run_sync(place.claim, settings)
         with directory:
-            async with cls.opened(directory.path / DATABASE) as inbox:
-                yield inbox
+            empty = False  # unless it is known to be
+            try:
+                async with cls.opened(directory.path / DATABASE) as inbox:
+                    try:
+                        yield inbox
+                    finally:
+                        with anyio.CancelScope(shield=True):
+                            empty = await inbox._run(inbox._store.is_empty)
+            finally:
                 with anyio.CancelScope(shield=True):
-                    empty = await inbox._run(inbox._store.is_empty)
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(place.leave, directory, empty)
+                    await anyio.to_thread.run_sync(place.leave, directory, empty)
 
     @classmethod
     @asynccontextmanager

@@ -39,7 +39,7 @@ class AgentRow(Compact):
     since: datetime
     latency_ms: float | None = None
     we_may_message_it: bool | None = None
-    it_may_message_us: bool | None = None
+    it_may_message_this_agent: bool | None = None
     this_agent: bool | None = None
 
 

@@ -38,6 +38,7 @@ async def shown(desk: Desk, node: Node, messages: Sequence[Received], thread: st
         await _ask_for_receipts(desk, device, thread)
     parts += _receipts(await desk.inbox.sent(MAX_RECEIPTS, thread=thread))
     parts += _turned_away(desk.server.refusals)
+    parts += [notice] if (notice := await node.notice()) else []
     return "\n\n".join(parts)
 
 

@@ -199,7 +199,7 @@ def _row(one: Confirmed) -> AgentRow:
         since=card.since,
         latency_ms=one.latency_ms,
         we_may_message_it=card.may_message,
-        it_may_message_us=one.may_message_us,
+        it_may_message_this_agent=one.may_message_us,
     )
 
 
