@@ -376,20 +376,25 @@ func awaitPeer(t testing.TB, n *node, ip netip.Addr) {
 // next one five seconds later.
 func acquainted(t testing.TB, a, b *node) {
 	t.Helper()
-	for _, pair := range [][2]*node{{a, b}, {b, a}} {
-		eventually(t, fmt.Sprintf("%s knows %s", pair[0].cfg.Hostname, pair[1].cfg.Hostname), func() bool {
-			st, err := pair[0].api().Status(t.Context())
-			if err != nil {
-				return false
-			}
-			for _, p := range st.Peer {
-				if slices.Contains(p.TailscaleIPs, ownIP(t, pair[1])) {
-					return p.Relay != ""
-				}
-			}
+	awaitRelay(t, a, ownIP(t, b))
+	awaitRelay(t, b, ownIP(t, a))
+}
+
+// awaitRelay waits until n knows who owns ip, and by which relay he is reached.
+func awaitRelay(t testing.TB, n *node, ip netip.Addr) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("%s knows the relay of %s", n.cfg.Hostname, ip), func() bool {
+		st, err := n.api().Status(t.Context())
+		if err != nil {
 			return false
-		})
-	}
+		}
+		for _, p := range st.Peer {
+			if slices.Contains(p.TailscaleIPs, ip) {
+				return p.Relay != ""
+			}
+		}
+		return false
+	})
 }
 
 var sharedNode once[*node]

@@ -30,7 +30,6 @@ const (
 // apiMethod: the node's own certificate.
 var apiEndpoints = map[string]string{
 	"status":        http.MethodGet,
-	"whois":         http.MethodGet,
 	"dns-query":     http.MethodGet,
 	"watch-ipn-bus": http.MethodGet,
 	"tka/status":    http.MethodGet,

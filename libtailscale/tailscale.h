@@ -83,7 +83,7 @@ int tailscale_start(int node, int timeout_ms, char **err);
  *    not on the tailnet, 4 unreachable, 5 refused, 6 timed out, 8 a name was given.
  *  - HTTP: LocalAPI under /localapi/v0/, basic auth with an empty user and
  *    *api_password, header "Sec-Tailscale: localapi". Only these endpoints:
- *    GET status, whois, dns-query, watch-ipn-bus, tka/status, cert/DOMAIN; POST ping.
+ *    GET status, dns-query, watch-ipn-bus, tka/status, cert/DOMAIN; POST ping.
  */
 int tailscale_loopback(int node, char **addr, char **socks_password, char **api_password, char **err);
 

@@ -230,7 +230,7 @@ async def test_a_fast_pair_does_not_keep_others_waiting() -> None:
 
 
 class Peer:
-    """LocalAPI as far as the watch asks it. `online` is what control says, `answers` whether it answers pings."""
+    """What the watch asks of a device. `online` is what control says, `answers` whether the peer answers pings."""
 
     def __init__(self, online: bool | None = False, answers: bool = False, known: bool = True) -> None:
         self.online, self.answers, self.known = online, answers, known
@@ -250,10 +250,11 @@ class Peer:
 
 
 class Through:
-    """The device, of which the watch wants its LocalAPI."""
+    """The device through which the peer is reached."""
 
-    def __init__(self, api: Peer) -> None:
-        self.api = api
+    def __init__(self, peer: Peer) -> None:
+        self.api = peer
+        self.whois = peer.whois
 
 
 @asynccontextmanager
@@ -286,7 +287,7 @@ async def test_a_connection_whose_peer_has_vanished_is_reset_within_two_seconds(
         pytest.param({"online": None}, id="control does not say"),
         pytest.param({"answers": True}, id="control has lost it, but it answers"),
         pytest.param({"known": False}, id="behind a router"),
-        pytest.param({"error": LocalApiError("whois", None, "gone")}, id="LocalAPI does not answer"),
+        pytest.param({"error": LocalApiError("ping", None, "gone")}, id="LocalAPI does not answer"),
         pytest.param({"error": RuntimeError("Session is closed")}, id="the device is closed"),
     ],
 )

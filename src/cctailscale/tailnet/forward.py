@@ -166,7 +166,7 @@ class Forwards:
         if self._node.settings.allow_host_network:
             return
         for address in addresses:
-            if await device.api.whois(str(address)) is not None or router_of(status, str(address)):
+            if await device.whois(str(address)) is not None or router_of(status, str(address)):
                 return
         raise NotOnTailnet(target)
 
@@ -241,7 +241,7 @@ class Forwards:
 
 async def _identity(device: Device, addresses: list[Address]) -> str:
     """What two ways to name one host have in common: the device's stable id, or the first address behind a router."""
-    known = await device.api.whois(str(addresses[0]))
+    known = await device.whois(str(addresses[0]))
     return known.node.stable_id if known else str(addresses[0])
 
 

@@ -40,7 +40,7 @@ async def with_owners(device: Device, status: Status) -> Status:
 async def owner_of(device: Device, addresses: list[str]) -> WhoIs | None:
     """The device that has the first of `addresses` that any device has."""
     for address in addresses:
-        who = await device.api.whois(address)
+        who = await device.whois(address)
         if who is not None:
             return who
     return None

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from cctailscale.errors import LocalApiError
 from cctailscale.tailnet.binding import Loopback
-from cctailscale.tailnet.models import DNSAnswer, FilterRule, FirstNotice, Lock, Notify, PingReply, Status, WhoIs
+from cctailscale.tailnet.models import DNSAnswer, FilterRule, FirstNotice, Lock, Notify, PingReply, Status
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -71,15 +71,6 @@ class LocalAPI:
                 # Not kept for longer: with many peers it is megabytes.
                 asyncio.get_running_loop().call_later(SHARED_STATUS_SECONDS, self._shared.pop, peers, None)
             return self._shared[peers]
-
-    async def whois(self, address: str) -> WhoIs | None:
-        """`GET whois`: the device that has `address` (an IP, or "ip:port"); None if no device of the tailnet has it."""
-        try:
-            return await self._get(WhoIs, "whois", {"addr": address})
-        except LocalApiError as error:
-            if error.status == 404:
-                return None
-            raise
 
     async def ping(self, address: str, kind: str, seconds: float) -> PingReply | None:
         """`POST ping`: one ping of `kind` ("disco", "TSMP", "ICMP", "peerapi"); None if no reply came in time."""

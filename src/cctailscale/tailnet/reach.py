@@ -119,7 +119,7 @@ async def ping(device: Device, host: str, kind: PingType, count: int, seconds: f
     Raises BadName, NoSuchName, NotOnTailnet, LocalApiError.
     """
     address = (await device.dialer.resolve(host))[0]
-    who = await device.api.whois(str(address))
+    who = await device.whois(str(address))
     notice = away(await device.api.shared_status(peers=False))
     name = plain(who.node.name) if who else None
     result = Pings(host=plain(host), name=name, address=str(address), type=kind, replies=[], notice=notice)

@@ -92,7 +92,7 @@ async def _has_vanished(far: _Far) -> bool:
     """
     peers: dict[str, Address] = {}
     for address in far.addresses:
-        known = await far.device.api.whois(str(address))
+        known = await far.device.whois(str(address))
         if known is None or known.node.online is not False:
             return False  # a host behind a router, or a peer that is there
         peers.setdefault(known.node.stable_id, address)  # one ping is enough for all addresses of a device
