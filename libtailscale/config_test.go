@@ -53,7 +53,7 @@ func TestAnAuthKeyWinsOverAClientSecret(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.secret() != "" {
+	if secretOf(c.AuthKey, c.ClientSecret) != "" {
 		t.Error("the client secret would be exchanged although there is a key")
 	}
 }

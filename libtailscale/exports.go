@@ -180,6 +180,15 @@ func tailscale_netcheck(handle C.int, timeoutMs C.int, report, err **C.char) C.i
 	})
 }
 
+//export tailscale_login
+func tailscale_login(handle C.int, authKey, clientSecret *C.char, timeoutMs C.int, err **C.char) C.int {
+	return call(handle, err, func(n *node) error {
+		return within(timeoutMs, func(ctx context.Context) error {
+			return n.login(ctx, C.GoString(authKey), C.GoString(clientSecret))
+		})
+	})
+}
+
 //export tailscale_logout
 func tailscale_logout(handle C.int, timeoutMs C.int, err **C.char) C.int {
 	return call(handle, err, func(n *node) error {

@@ -16,6 +16,7 @@ func TestEveryCallOnANodeThatIsNotThereSaysClosed(t *testing.T) {
 		"loopback": int(tailscale_loopback(nobody, nil, nil, nil, nil)),
 		"dial":     int(tailscale_dial(nobody, nil, nil, 1000, nil, nil)),
 		"listen":   int(tailscale_listen(nobody, nil, nil, nil, nil)),
+		"login":    int(tailscale_login(nobody, nil, nil, 1000, nil)),
 		"logout":   int(tailscale_logout(nobody, 1000, nil)),
 		"whois":    int(tailscale_whois(nobody, nil, 1000, nil, nil)),
 		"netcheck": int(tailscale_netcheck(nobody, 1000, nil, nil)),

@@ -267,7 +267,11 @@ func (w *localTailnet) faults(t testing.TB, set map[string]any) {
 
 // device is a node as control sees it.
 type device struct {
+	ID        int64
 	Hostname  string
+	Name      string
+	Expired   bool
+	NodeKey   string `json:"node_key"`
 	Addresses []string
 	Tags      []string
 	Ephemeral bool
@@ -489,6 +493,12 @@ func closeWithin(n *node, limit time.Duration) error {
 	return n.close(ctx)
 }
 
+func loginWithin(n *node, authKey string, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	return n.login(ctx, authKey, "")
+}
+
 func logoutWithin(n *node, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
@@ -501,8 +511,8 @@ func dialWithin(n *node, address string, limit time.Duration) (net.Conn, error) 
 	return n.dial(ctx, address)
 }
 
-// awaitState waits for a state of the node on its IPN bus.
-func awaitState(n *node, want ipn.State) error {
+// awaitNotice waits for a notice of the node's IPN bus that is the wanted one.
+func awaitNotice(n *node, wanted func(ipn.Notify) bool) error {
 	ctx, cancel := context.WithTimeout(context.Background(), waitLimit)
 	defer cancel()
 	bus, err := n.api().WatchIPNBus(ctx, ipn.NotifyInitialState)
@@ -510,18 +520,45 @@ func awaitState(n *node, want ipn.State) error {
 		return err
 	}
 	defer bus.Close()
-	last := ipn.NoState
 	for {
 		msg, err := bus.Next()
 		if err != nil {
-			return fmt.Errorf("%s is %v and not %v: %w", n.cfg.Hostname, last, want, err)
+			return err
 		}
-		if msg.State != nil {
-			if last = *msg.State; last == want {
-				return nil
-			}
+		if wanted(msg) {
+			return nil
 		}
 	}
+}
+
+// awaitState waits for a state of the node on its IPN bus.
+func awaitState(n *node, want ipn.State) error {
+	last := ipn.NoState
+	err := awaitNotice(n, func(msg ipn.Notify) bool {
+		if msg.State != nil {
+			last = *msg.State
+		}
+		return last == want
+	})
+	if err != nil {
+		return fmt.Errorf("%s is %v and not %v: %w", n.cfg.Hostname, last, want, err)
+	}
+	return nil
+}
+
+// awaitRefusal waits until control has refused the node, and returns why.
+func awaitRefusal(t testing.TB, n *node) (why string) {
+	t.Helper()
+	err := awaitNotice(n, func(msg ipn.Notify) bool {
+		if msg.ErrMessage != nil {
+			why = *msg.ErrMessage
+		}
+		return why != ""
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return why
 }
 
 // ownIP is the node's IPv4 address on the tailnet.

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -67,40 +68,42 @@ func parseConfig(text string) (config, error) {
 		return c, failf(codeInvalid, "configuration: hostname is missing")
 	case c.StateDir == "":
 		return c, failf(codeInvalid, "configuration: state_dir is missing")
-	case c.secret() != "" && len(c.Tags) == 0:
+	case secretOf(c.AuthKey, c.ClientSecret) != "" && len(c.Tags) == 0:
 		return c, failf(codeInvalid, "configuration: an OAuth client secret needs tags")
 	}
 	return c, nil
 }
 
-// secret is the OAuth client secret, wherever it was given. An auth key wins.
-func (c *config) secret() string {
-	if strings.HasPrefix(c.AuthKey, oauthPrefix) {
-		return c.AuthKey
+// secretOf is the OAuth client secret, wherever it was given. An auth key wins.
+func secretOf(authKey, clientSecret string) string {
+	if strings.HasPrefix(authKey, oauthPrefix) {
+		return authKey
 	}
-	if c.AuthKey == "" {
-		return c.ClientSecret
+	if authKey == "" {
+		return clientSecret
 	}
 	return ""
 }
 
 // node is one tsnet server and all that hangs on it. Its life is
-// newNode -> start -> (openLoopback, dial, listen, logout) -> close.
+// newNode -> start -> (openLoopback, dial, listen, login, logout) -> close.
 type node struct {
-	cfg    config
-	server *tsnet.Server
-	ctx    context.Context // ends with close
-	cancel context.CancelFunc
+	cfg     config
+	secrets *secrets
+	server  *tsnet.Server
+	ctx     context.Context // ends with close
+	cancel  context.CancelFunc
 
 	startOnce sync.Once
 	started   chan struct{} // closed when the start has ended
 	startErr  error         // set before started is closed
 	serves    bool          // the server is there and has to be closed; set before started is closed
 
-	mu       sync.Mutex
-	loopback *loopback
-	onClose  map[int]func() // what close has to end, by number
-	number   int
+	mu        sync.Mutex
+	loopback  *loopback
+	loggingIn *login         // nil: none is beginning
+	onClose   map[int]func() // what close has to end, by number
+	number    int
 
 	asking func() *http.Client // of whois
 
@@ -114,10 +117,12 @@ func newNode(configText string) (*node, error) {
 		return nil, err
 	}
 	prepareProcess(cfg.UploadLogs)
-	logf := nodeLog(cfg)
+	secrets := newSecrets(slices.Concat(cfg.Redact, []string{cfg.AuthKey, cfg.ClientSecret})...)
+	logf := nodeLog(cfg.Verbose, secrets)
 	ctx, cancel := context.WithCancel(context.Background())
 	n := &node{
-		cfg: cfg,
+		cfg:     cfg,
+		secrets: secrets,
 		server: &tsnet.Server{
 			Dir:           cfg.StateDir,
 			Hostname:      cfg.Hostname,
@@ -158,7 +163,7 @@ func (n *node) start(ctx context.Context) error {
 var errNodeClosed = failf(codeClosed, "the node was closed")
 
 func (n *node) run() error {
-	key, err := n.authKey()
+	key, err := n.authKey(n.ctx, n.cfg.AuthKey, n.cfg.ClientSecret)
 	if err != nil {
 		return err
 	}
@@ -192,11 +197,12 @@ func (n *node) run() error {
 	return err
 }
 
-func (n *node) authKey() (string, error) {
-	if secret := n.cfg.secret(); secret != "" {
-		return exchangeSecret(n.ctx, secret, n.cfg.Tags, n.cfg.Ephemeral)
+// authKey is the key to join with: the given one, or one for the client secret.
+func (n *node) authKey(ctx context.Context, authKey, clientSecret string) (string, error) {
+	if secret := secretOf(authKey, clientSecret); secret != "" {
+		return exchangeSecret(ctx, secret, n.cfg.Tags, n.cfg.Ephemeral)
 	}
-	return n.cfg.AuthKey, nil
+	return authKey, nil
 }
 
 func startFailure(err error) error {
@@ -300,11 +306,15 @@ func (n *node) shutdown() {
 	n.mu.Lock()
 	ends := n.onClose
 	n.onClose = map[int]func(){}
+	beginning := n.loggingIn
 	n.mu.Unlock()
 	for _, end := range ends {
 		end()
 	}
 	<-n.started
+	if beginning != nil { // it would start a control client on a backend that is gone
+		<-beginning.done
+	}
 	if n.serves {
 		closeServer(n.server)
 	}

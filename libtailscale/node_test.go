@@ -12,8 +12,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"tailscale.com/ipn"
 )
 
 func TestANodeJoinsWithItsKey(t *testing.T) {
@@ -162,7 +160,8 @@ func callsOn(n *node) map[string]error {
 	_, listenErr := n.listenFD("tcp", ":5000")
 	_, whoisErr := n.whois(ctx, "100.64.0.1:80")
 	return map[string]error{
-		"loopback": loopbackErr, "dial": dialErr, "listen": listenErr, "whois": whoisErr, "logout": n.logout(ctx),
+		"loopback": loopbackErr, "dial": dialErr, "listen": listenErr, "whois": whoisErr,
+		"login": n.login(ctx, "", ""), "logout": n.logout(ctx),
 	}
 }
 
@@ -372,24 +371,8 @@ func TestAKeyThatControlRefusesIsSaidByTheBusAndTheNodeCloses(t *testing.T) {
 	if err := startWithin(n, waitLimit); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), waitLimit)
-	defer cancel()
-	bus, err := n.api().WatchIPNBus(ctx, ipn.NotifyInitialState)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer bus.Close()
-	for {
-		notice, err := bus.Next()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if notice.ErrMessage != nil {
-			if !strings.Contains(*notice.ErrMessage, "API key does not exist") {
-				t.Errorf("it says %q", *notice.ErrMessage)
-			}
-			return
-		}
+	if why := awaitRefusal(t, n); !strings.Contains(why, "API key does not exist") {
+		t.Errorf("it says %q", why)
 	}
 }
 

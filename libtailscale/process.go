@@ -98,25 +98,49 @@ var keyPattern = regexp.MustCompile(`(tskey|hskey)-[A-Za-z0-9-]+|privkey:[0-9a-f
 
 const redacted = "[secret]"
 
+// secrets are the values that must not show in a node's log.
+type secrets struct {
+	mu       sync.Mutex
+	values   []string
+	replacer *strings.Replacer
+}
+
+func newSecrets(values ...string) *secrets {
+	s := new(secrets)
+	s.add(values...)
+	return s
+}
+
+// add redacts these from now on.
+func (s *secrets) add(values ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.values = slices.DeleteFunc(append(s.values, values...), func(v string) bool { return v == "" })
+	// The longest first: of two that begin alike, the shorter would leave a rest.
+	slices.SortFunc(s.values, func(a, b string) int { return len(b) - len(a) })
+	var pairs []string
+	for _, v := range s.values {
+		pairs = append(pairs, v, redacted)
+	}
+	s.replacer = strings.NewReplacer(pairs...)
+}
+
+func (s *secrets) redact(text string) string {
+	s.mu.Lock()
+	r := s.replacer
+	s.mu.Unlock()
+	return keyPattern.ReplaceAllString(r.Replace(text), redacted)
+}
+
 // nodeLog is the log of one node: nothing, or every line on stderr with the
 // node's secrets replaced.
-func nodeLog(cfg config) logger.Logf {
-	if !cfg.Verbose {
+func nodeLog(verbose bool, secrets *secrets) logger.Logf {
+	if !verbose {
 		return logger.Discard
 	}
-	secrets := slices.Concat(cfg.Redact, []string{cfg.AuthKey, cfg.ClientSecret})
-	// The longest first: of two that begin alike, the shorter would leave a rest.
-	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) })
-	var pairs []string
-	for _, s := range secrets {
-		if s != "" {
-			pairs = append(pairs, s, redacted)
-		}
-	}
-	values := strings.NewReplacer(pairs...)
 	write := stderrLog()
 	return func(format string, args ...any) {
-		text := keyPattern.ReplaceAllString(values.Replace(fmt.Sprintf(format, args...)), redacted)
+		text := secrets.redact(fmt.Sprintf(format, args...))
 		for line := range strings.Lines(strings.TrimSpace(text)) {
 			write("tsnet: " + strings.Map(printable, line))
 		}

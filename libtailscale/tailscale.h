@@ -145,6 +145,18 @@ int tailscale_known(int node, int timeout_ms, int *known, char **err);
 int tailscale_netcheck(int node, int timeout_ms, char **report, char **err);
 
 /*
+ * tailscale_login logs the node in again, in its place: after its key has expired,
+ * or a login was refused. Control knows the device by the keys that it has, and
+ * keeps its name and its addresses; one that it has deleted becomes a new one.
+ * auth_key and client_secret are as in tailscale_new; with neither control is
+ * asked for a login URL. It returns once control is asked; what comes of it is
+ * on watch-ipn-bus. It takes as long as an exchange of the client secret does,
+ * or as the node needs to give up a request to control that hangs. A call while
+ * another one is under way waits for that one, and begins no second login.
+ */
+int tailscale_login(int node, char *auth_key, char *client_secret, int timeout_ms, char **err);
+
+/*
  * tailscale_logout tells control that this node is gone (an ephemeral device is
  * removed at once) and returns when control has answered. The request is sent
  * first: it takes effect even if the answer is not waited for.
