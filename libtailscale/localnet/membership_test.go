@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"tailscale.com/ipn"
+	"tailscale.com/tailcfg"
+	"tailscale.com/types/key"
 )
 
 func TestTwoNodesThatJoinWithAKeyTalkAndKnowEachOther(t *testing.T) {
@@ -154,6 +156,81 @@ func TestAnExpiredNodeNeedsALoginAtOnceAndIsTheSameDeviceAfterIt(t *testing.T) {
 	w.awaitState(n, ipn.Running)
 	after := w.node("expiring")
 	if after.ID != before.ID || after.NodeKey == before.NodeKey || after.Expired {
+		t.Errorf("was %+v, is %+v", before, after)
+	}
+}
+
+// loginAgain does what "tailscale up --force-reauth --auth-key" does.
+func (w *world) loginAgain(n *tsNode, authKey string) {
+	w.t.Helper()
+	if err := n.lc.Start(w.ctx, ipn.Options{AuthKey: authKey}); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := n.lc.StartLoginInteractive(w.ctx); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func TestAnExpiredNodeIsRenewedByAKeyWhichIsUsedUpByThat(t *testing.T) {
+	w := newWorld(t)
+	n := w.join("expiring")
+	before := w.node("expiring")
+	single := w.newKey(keySpec{Preauthorized: true})
+	for _, ending := range []string{"rotated", "refused"} {
+		w.admin("POST", "/nodes/expiring/expire", nil, nil)
+		w.awaitState(n, ipn.NeedsLogin)
+		expired := w.event("expired", "expiring", 0)
+		w.loginAgain(n, single)
+		w.event(ending, "expiring", expired.Seq)
+		after := w.node("expiring")
+		if after.ID != before.ID || after.Name != before.Name || !slices.Equal(after.Addresses, before.Addresses) || after.Ephemeral != before.Ephemeral {
+			t.Errorf("%s: was %+v, is %+v", ending, before, after)
+		}
+		if ending == "refused" {
+			if !after.Expired {
+				t.Error("a key that is used up has renewed it")
+			}
+			break
+		}
+		w.awaitState(n, ipn.Running)
+		if left := time.Until(*after.KeyExpiry); after.Expired || left < 179*24*time.Hour {
+			t.Errorf("the key expires in %v", left)
+		}
+	}
+	if got := w.request("GET", "/nodes/expiring-1", nil, nil); got != http.StatusNotFound {
+		t.Errorf("there is a second device: %d", got)
+	}
+}
+
+func TestAKeyThatDoesNotExistRenewsNothing(t *testing.T) {
+	w := newWorld(t)
+	n := w.join("expiring")
+	w.admin("POST", "/nodes/expiring/expire", nil, nil)
+	w.awaitState(n, ipn.NeedsLogin)
+	w.loginAgain(n, "tskey-auth-nosuch")
+	if why := w.event("refused", "expiring", 0).Detail; why != "invalid key: API key does not exist" {
+		t.Errorf("refused because of %q", why)
+	}
+	if !w.node("expiring").Expired {
+		t.Error("it is renewed all the same")
+	}
+}
+
+func TestANodeKeyOfAnotherMachineRenewsNothing(t *testing.T) {
+	w := newWorld(t)
+	w.join("victim")
+	before := w.node("victim")
+	w.c.net.mu.Lock()
+	old := w.c.net.findLocked("victim").key
+	w.c.net.mu.Unlock()
+	res, n := w.c.net.register("", key.NewMachine().Public(), &tailcfg.RegisterRequest{
+		NodeKey: key.NewNode().Public(), OldNodeKey: old, Hostinfo: &tailcfg.Hostinfo{Hostname: "thief"},
+		Auth: &tailcfg.RegisterResponseAuth{AuthKey: w.newKey(keySpec{User: "bob@example.com"})},
+	}, nil)
+	if res.Error != "" || n == nil || n.id == before.ID {
+		t.Errorf("got %+v, %+v", res, n)
+	}
+	if after := w.node("victim"); after.NodeKey != before.NodeKey || after.User != before.User {
 		t.Errorf("was %+v, is %+v", before, after)
 	}
 }
