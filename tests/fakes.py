@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Self
 
 import anyio
 
+from cctailscale.config import Key
+from cctailscale.errors import KeyRefused
 from cctailscale.tailnet.binding import NodeConfig
 from cctailscale.tailnet.models import IPNState
 
@@ -52,6 +54,7 @@ class FakeTailnet:
         self.devices: list[FakeDevice] = []
         self.events: list[tuple[str, str]] = []
         self.opening, self.joining, self.logout, self.closing = Gate(), Gate(), Gate(), Gate()
+        self.after_login: Callable[[], object] = lambda: None
         self.known: bool | None = True
         # What `joined` of every device raises, if anything; and of the n-th.
         self.obstacle: BaseException | None = None
@@ -92,6 +95,7 @@ class FakeDevice:
         self.state = IPNState.NoState
         self.login_url: str | None = None
         self.online = True
+        self.needs_new_login = False
         self.close_seconds = 1.0
         self.handle = self
         self.number = len(tailnet.devices) + 1
@@ -103,11 +107,20 @@ class FakeDevice:
     def running(self) -> bool:
         return self.state is IPNState.Running
 
+    def expire(self) -> None:
+        self.state, self.needs_new_login = IPNState.NeedsLogin, True
+
+    def log_in(self, key: Key | None, _seconds: float) -> None:
+        self.tell("login with a key" if key else "login")
+        self.needs_new_login = False
+        self.tailnet.after_login()
+
     async def joined(self, _seconds: float) -> None:
         self.tell("join")
         await self.tailnet.joining.passed()
         obstacle = self.tailnet.obstacles.get(self.number, self.tailnet.obstacle)
         if obstacle is not None:
+            self.needs_new_login = isinstance(obstacle, KeyRefused)
             raise obstacle
         self.state = IPNState.Running
 
@@ -118,6 +131,8 @@ class FakeDevice:
         return self.online
 
     async def is_known(self) -> bool | None:
+        if self.state is IPNState.NeedsLogin:
+            return None
         self.tell("asked")
         return self.tailnet.known
 

@@ -30,6 +30,11 @@ class Key:
     oauth: bool
     source: str
 
+    def for_node(self) -> tuple[str, str]:
+        """The auth key and the client secret, as the node takes them: one of the two is empty."""
+        value = self.value.get_secret_value()
+        return ("", value) if self.oauth else (value, "")
+
     def secrets(self) -> tuple[str, ...]:
         """What has to be redacted, before the key is used: the value, and the part before its attributes."""
         key = self.value.get_secret_value()

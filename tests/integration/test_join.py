@@ -373,11 +373,11 @@ async def test_a_login_that_was_refused_says_why_and_the_next_call_has_a_new_lin
         text = str(node.obstacle)
         assert "refused the login of this device: not in this tailnet." in text
         assert "Call the tool again for a new link" in text
-        assert state_folders(environ) == []
         with pytest.raises(LoginNeeded) as second:
             await node.device(unheard)
         assert second.value.url not in (None, first.value.url)
-        assert len(state_folders(environ)) == 1
+        assert state_folders(environ) == [f"{node.hostname}/device-1"]
+    assert session_folders(environ) == []
 
 
 async def test_a_device_that_waits_for_a_login_leaves_nothing_when_the_session_ends(

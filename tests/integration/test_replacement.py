@@ -1,4 +1,4 @@
-"""A device that control has deleted, or whose key has expired, comes back by itself."""
+"""A device that control has deleted comes back by itself."""
 
 from __future__ import annotations
 
@@ -103,48 +103,6 @@ async def test_without_a_key_a_deleted_device_needs_a_new_login(tailnet: Localne
             await node.device(unheard)
         assert node.state is NodeState.NEEDS_LOGIN
         assert second.value.url not in (None, first.value.url)
-        tailnet.admin("POST", "/logins/complete", {"url": second.value.url})
-        await event(tailnet, "online", node.hostname, after=before)
-        assert (await node.device(unheard)).running
-
-
-async def test_a_device_whose_key_has_expired_is_replaced_with_the_auth_key(
-    tailnet: Localnet, environ: dict[str, str]
-) -> None:
-    async with node_in(environ) as node:
-        old = await node.device(unheard)
-        assert node.hostname is not None
-        before = tailnet.last_event()
-        tailnet.admin("POST", f"/nodes/{node.hostname}/expire", {})
-        with anyio.fail_after(10):
-            await old.wait_until(lambda: not old.running)
-        new = await node.device(unheard)
-        assert new is not old
-        assert new.running
-        # The expired one is logged out, and so removed.
-        await event(tailnet, "removed", node.hostname, after=before)
-        assert len([device for device in tailnet.agents() if device["hostname"] == node.hostname]) == 1
-        await removed(environ, f"{node.hostname}/device-1")
-
-
-async def test_a_device_whose_key_has_expired_needs_a_login_without_an_auth_key(
-    tailnet: Localnet, environ: dict[str, str]
-) -> None:
-    del environ["TS_AUTHKEY"]
-    async with node_in(environ) as node:
-        with pytest.raises(LoginNeeded) as first:
-            await node.device(unheard)
-        tailnet.admin("POST", "/logins/complete", {"url": first.value.url})
-        await event(tailnet, "online", node.hostname)
-        old = await node.device(unheard)
-        before = tailnet.last_event()
-        tailnet.admin("POST", f"/nodes/{node.hostname}/expire", {})
-        with anyio.fail_after(10):
-            await old.wait_until(lambda: not old.running)
-        with pytest.raises(LoginNeeded) as second:
-            await node.device(unheard)
-        assert second.value.url not in (None, first.value.url)
-        assert node.state is NodeState.NEEDS_LOGIN
         tailnet.admin("POST", "/logins/complete", {"url": second.value.url})
         await event(tailnet, "online", node.hostname, after=before)
         assert (await node.device(unheard)).running

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+import anyio
 import pytest
 
 from cctailscale.config import load_settings
-from cctailscale.errors import LoginNeeded
+from cctailscale.errors import CcTailscaleError, ControlUnreachable, KeyRefused, LoginNeeded
 from cctailscale.tailnet.binding import NodeConfig
 from cctailscale.tailnet.device import Device
 from cctailscale.tailnet.models import IPNState, Notify
@@ -25,6 +28,63 @@ async def test_a_login_that_is_completed_while_a_call_gives_up_is_not_taken_for_
     with pytest.raises(LoginNeeded):
         await device.joined(5)
     assert device.login_url is None  # the bus did speak meanwhile
+
+
+class Login:
+    """A node whose login ends with an error, or begins."""
+
+    def __init__(self, error: CcTailscaleError | None) -> None:
+        self.error = error
+
+    async def login(self, *_: object) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+@asynccontextmanager
+async def expired(error: CcTailscaleError | None = None) -> AsyncIterator[Device]:
+    """A device that ran, and whose key has expired; `error` is what a login ends with."""
+    device = Device(NodeConfig("web", Path("/nonexistent")), "")
+    device.handle = Login(error)  # type: ignore[assignment]
+    device._take(Notify(state=IPNState.Running))
+    assert not device.needs_new_login
+    device._take(Notify(state=IPNState.NeedsLogin))
+    assert device.needs_new_login
+    async with anyio.create_task_group() as tasks:
+        device._tasks = tasks
+        yield device
+
+
+async def test_a_refusal_is_told_before_another_login_is_asked_for() -> None:
+    async with expired() as device:
+        device.log_in(None, 1)
+        device._take(Notify(browse_to_url=URL))
+        device._take(Notify(err_message="not now"))  # while nobody waits
+        assert not device.needs_new_login
+        with pytest.raises(KeyRefused, match="not now"):
+            await device.joined(5)
+        assert device.needs_new_login
+
+
+async def test_what_was_said_of_a_former_login_does_not_count_for_the_next() -> None:
+    async with expired() as device:
+        device._take(Notify(browse_to_url=URL, err_message="not now"))
+        device.log_in(None, 1)
+        assert (device.obstacle(), device.login_url, device.needs_new_login) == (None, None, False)
+        device._take(Notify(state=IPNState.NeedsLogin))  # the new control client begins with it
+        assert not device.needs_new_login
+
+
+@pytest.mark.parametrize("error", [KeyRefused("used"), ControlUnreachable("https://control.example.com")])
+async def test_a_login_that_did_not_even_begin_is_told_once_and_holds_no_logout_up(error: CcTailscaleError) -> None:
+    async with expired(error) as device:
+        device.log_in(None, 1)
+        with anyio.fail_after(1):
+            await device.settled()
+        assert not device.needs_new_login
+        with pytest.raises(type(error)):
+            await device.joined(5)
+        assert device.needs_new_login
 
 
 @pytest.mark.parametrize(

@@ -483,26 +483,6 @@ async def test_a_replacement_that_is_cancelled_is_begun_again_by_the_next_call(
     await runs(environ, body)
 
 
-async def test_an_expired_device_that_needs_a_login_gives_way_to_one_with_a_link(
-    environ: dict[str, str], tailnet: FakeTailnet
-) -> None:
-    del environ["TS_AUTHKEY"]
-
-    async def body(node: Node) -> None:
-        await node.device(unheard)
-        tailnet.devices[0].state = IPNState.NeedsLogin
-        tailnet.obstacle = LoginNeeded("https://x/2")
-        for _ in range(2):
-            with pytest.raises(LoginNeeded):
-                await node.device(unheard)
-        assert node.state is NodeState.NEEDS_LOGIN
-        await until(lambda: folders(environ) == ["device-2"])
-        assert "logout" in tailnet.happened("device-1")
-        assert len(tailnet.devices) == 2
-
-    await runs(environ, body)
-
-
 async def test_a_device_whose_approval_was_taken_back_is_waited_for_and_not_replaced(
     environ: dict[str, str], tailnet: FakeTailnet
 ) -> None:
@@ -517,6 +497,131 @@ async def test_a_device_whose_approval_was_taken_back_is_waited_for_and_not_repl
         assert (await node.device(unheard)) is first
 
     await runs(environ, body)
+
+
+# ---- a new login -----------------------------------------------------------------------------------------------------
+
+
+async def test_an_expired_device_is_logged_in_again_with_the_key_and_is_the_only_one(
+    environ: dict[str, str], tailnet: FakeTailnet
+) -> None:
+    async def body(node: Node) -> None:
+        device = await node.device(unheard)
+        tailnet.devices[0].expire()
+        assert await node.device(unheard) is device
+        assert tailnet.happened("device-1") == ["open", "join", "login with a key", "join"]
+        assert len(tailnet.devices) == 1
+        assert node.state is NodeState.RUNNING
+
+    await runs(environ, body)
+
+
+async def test_an_expired_device_without_a_key_waits_for_a_person(
+    environ: dict[str, str], tailnet: FakeTailnet
+) -> None:
+    environ |= {"TS_EPHEMERAL": "false"}
+    del environ["TS_AUTHKEY"]
+
+    async def body(node: Node) -> None:
+        device = await node.device(unheard)
+        tailnet.devices[0].expire()
+        tailnet.obstacle = LoginNeeded("https://x/2")
+        for _ in range(2):
+            with pytest.raises(LoginNeeded):
+                await node.device(unheard)
+            assert node.state is NodeState.NEEDS_LOGIN
+        tailnet.obstacle = None
+        assert await node.device(unheard) is device
+        assert tailnet.happened("device-1") == ["open", "join", "login", "join", "join", "join"]
+
+    await runs(environ, body)
+    assert folders(environ) == ["device-1"]
+
+
+async def test_a_key_that_is_refused_for_an_expired_device_is_told_each_time_and_costs_no_device(
+    environ: dict[str, str], tailnet: FakeTailnet
+) -> None:
+    async def body(node: Node) -> None:
+        device = await node.device(unheard)
+        tailnet.devices[0].expire()
+        tailnet.obstacle = KeyRefused("API key not valid")
+        for _ in range(3):
+            with pytest.raises(KeyRefused):
+                await node.device(unheard)
+            assert node.state is NodeState.NEEDS_LOGIN
+        tailnet.obstacle = None
+        assert await node.device(unheard) is device
+        assert tailnet.happened("device-1").count("login with a key") == 4
+        assert len(tailnet.devices) == 1
+
+    await runs(environ, body)
+
+
+async def test_a_login_whose_call_is_cancelled_is_gone_on_with_and_not_begun_again(
+    environ: dict[str, str], tailnet: FakeTailnet
+) -> None:
+    async def body(node: Node) -> None:
+        device = await node.device(unheard)
+        tailnet.devices[0].expire()
+        await cancelled_at(tailnet.joining, lambda: node.device(unheard))
+        tailnet.joining.open()
+        assert await node.device(unheard) is device
+        assert tailnet.happened("device-1").count("login with a key") == 1
+        assert len(tailnet.devices) == 1
+
+    await runs(environ, body)
+
+
+@pytest.mark.parametrize("failure", [ControlUnreachable("https://control.example.com"), JoinTimeout(60, "NeedsLogin")])
+async def test_a_login_that_control_does_not_answer_costs_no_device(
+    failure: CcTailscaleError, environ: dict[str, str], tailnet: FakeTailnet
+) -> None:
+    async def body(node: Node) -> None:
+        device = await node.device(unheard)
+        tailnet.devices[0].expire()
+        tailnet.obstacle = failure
+        with pytest.raises(type(failure)):
+            await node.device(unheard)
+        tailnet.obstacle = None
+        assert await node.device(unheard) is device
+        assert len(tailnet.devices) == 1
+
+    await runs(environ, body)
+
+
+async def test_a_kept_device_that_is_not_logged_in_any_more_is_logged_in_with_the_key_in_its_place(
+    environ: dict[str, str], tailnet: FakeTailnet
+) -> None:
+    await killed(environ, "device-1", "device-2")
+
+    async def body(node: Node) -> None:
+        # The newer one is what a crash in the midst of a replacement left.
+        tailnet.obstacles = {1: LoginNeeded("https://x/1"), 2: LoginNeeded("https://x/2")}
+        tailnet.after_login = tailnet.obstacles.clear
+        device = await node.device(unheard)
+        assert device is tailnet.devices[1]
+        assert device.config.state_dir.name == "device-1"
+        assert folders(environ) == ["device-1"]
+        assert "login with a key" not in tailnet.happened("device-2")
+        assert tailnet.happened("device-1") == ["open", "join", "login with a key", "join"]
+
+    await runs(environ, body)
+
+
+async def test_a_kept_device_outlives_a_key_that_is_refused(environ: dict[str, str], tailnet: FakeTailnet) -> None:
+    environ |= {"TS_EPHEMERAL": "false"}
+    await killed(environ, "device-1")
+
+    async def body(node: Node) -> None:
+        tailnet.obstacles = {1: LoginNeeded("https://x/1")}
+        tailnet.after_login = lambda: tailnet.obstacles.update({1: KeyRefused("API key not valid")})
+        for _ in range(2):
+            with pytest.raises(KeyRefused):
+                await node.device(unheard)
+        assert len(tailnet.devices) == 1
+
+    await runs(environ, body)
+    assert folders(environ) == ["device-1"]
 
 
 # ---- the end ---------------------------------------------------------------------------------------------------------
@@ -682,9 +787,9 @@ async def test_whatever_is_cancelled_or_fails_when_every_device_ends_and_none_sh
                 for device in tailnet.devices:
                     device.online = chance.random() < 0.7
                     if device.running and chance.random() < 0.1:
-                        device.state = chance.choice(
-                            [IPNState.NeedsLogin, IPNState.NeedsMachineAuth, IPNState.Starting]
-                        )
+                        device.state = chance.choice([IPNState.NeedsMachineAuth, IPNState.Starting])
+                    elif device.running and chance.random() < 0.1:
+                        device.expire()
                 await anyio.sleep(chance.choice([0.0, 0.0005, 0.002]))
                 if number == stop_at:
                     tasks.start_soon(node.stop, 1.0)

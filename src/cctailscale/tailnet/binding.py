@@ -82,10 +82,14 @@ class NodeConfig:
     @property
     def oauth_url(self) -> str:
         """Where the client secret is exchanged: the only server that a start waits for."""
-        return parse_qs(self.client_secret.partition("?")[2]).get("baseURL", [OAUTH_URL])[0]
+        return _oauth_url(self.client_secret)
 
     def to_json(self) -> str:
         return dumps(asdict(self), default=str)
+
+
+def _oauth_url(client_secret: str) -> str:
+    return parse_qs(client_secret.partition("?")[2]).get("baseURL", [OAUTH_URL])[0]
 
 
 class Loopback(NamedTuple):
@@ -155,19 +159,23 @@ def _take(pointer: Any) -> str:  # noqa: ANN401 - a cffi pointer
 
 def _failure(code: int, call: str, text: str, about: _Subject) -> CcTailscaleError:
     lib = _extension().lib
-    starting = call == "start"
+    joining = call in ("start", "login")
     errors: dict[int, Callable[[], CcTailscaleError]] = {
         lib.TAILSCALE_ERR_CLOSED: NodeClosed,
         lib.TAILSCALE_ERR_TIMEOUT: lambda: (
-            # All else in a start takes milliseconds.
-            ControlUnreachable(about.target, f"its OAuth server said nothing within {about.seconds:g} s")
-            if starting
+            # All else in a start takes milliseconds. A login may also wait for the control client that it replaces.
+            ControlUnreachable(
+                about.target,
+                f"{'its OAuth server said nothing' if call == 'start' else 'the login did not begin'} "
+                f"within {about.seconds:g} s",
+            )
+            if joining
             else TimedOut(about.target, about.seconds)
         ),
         lib.TAILSCALE_ERR_NOT_ON_TAILNET: lambda: NotOnTailnet(about.target, text),
         lib.TAILSCALE_ERR_REFUSED: lambda: ConnectionRefused(about.target),
         lib.TAILSCALE_ERR_UNREACHABLE: lambda: (
-            ControlUnreachable(about.target, text) if starting else Unreachable(about.target, text)
+            ControlUnreachable(about.target, text) if joining else Unreachable(about.target, text)
         ),
         lib.TAILSCALE_ERR_KEY: lambda: KeyRefused(text, "TS_CLIENT_SECRET"),
         lib.TAILSCALE_ERR_STATE: lambda: StateDirError(
@@ -319,6 +327,19 @@ class NodeHandle:
             return _take(report)
 
         return await _in_thread(netcheck, _nothing, seconds)
+
+    async def login(self, auth_key: str, client_secret: str, seconds: float) -> None:
+        """Logs the node in again, in its place (`tailscale_login`); the bus tells what comes of it.
+
+        Raises KeyRefused and ControlUnreachable (both of a client secret's exchange), NodeClosed, NodeFailed.
+        """
+        about = _Subject(_oauth_url(client_secret), seconds, self._config.state_dir)
+
+        def login() -> None:
+            keys = auth_key.encode(), client_secret.encode()
+            _call("login", self._number, *keys, _milliseconds(seconds), about=about)
+
+        await _in_thread(login, _nothing, seconds)
 
     async def logout(self, seconds: float) -> None:
         """Tells control that the node is gone, and waits for the answer. Raises TimedOut, NodeClosed, NodeFailed."""

@@ -9,6 +9,7 @@ import anyio
 import anyio.abc
 from pydantic import TypeAdapter
 
+from cctailscale.authkey import Key
 from cctailscale.config import DEFAULT_CONTROL_URL
 from cctailscale.errors import (
     ApprovalNeeded,
@@ -48,25 +49,29 @@ _WHOIS: TypeAdapter[WhoIs | None] = TypeAdapter(WhoIs | None)
 class Device:
     """A device that joins, or has joined. Made by `opened`, which also ends it.
 
-    `state`, `login_url` and `warnings` are what the bus said last; `wait_until` waits for them. `api` is the node's
+    `state`, `login_url` and `warnings` are what the bus said last; `wait_until` waits for them. With `needs_new_login`
+    only `log_in` helps: the key has expired, or `joined` has told that a login led to nothing. `api` is the node's
     LocalAPI, `dialer` makes connections through it, `handle` is the node itself.
     """
 
     handle: NodeHandle
     api: LocalAPI
     dialer: Dialer
+    _tasks: anyio.abc.TaskGroup
 
     def __init__(self, config: NodeConfig, key_source: str) -> None:
         self.config = config
         self.state = IPNState.NoState
         self.login_url: str | None = None
         self.warnings: list[Warning_] = []
+        self.needs_new_login = False
         self.close_seconds = CLOSE_SECONDS
         self._key_source = key_source
         self._refusal: str | None = None
+        self._login_failure: CcTailscaleError | None = None  # the login did not even begin
         self._failure: CcTailscaleError | None = None
         self._answered = False  # whether control has said anything about the login
-        self._has_run = False
+        self._has_run = False  # since the last login
         self._changed = anyio.Event()
 
     @classmethod
@@ -92,7 +97,7 @@ class Device:
                 Dialer(loopback, api, extra_ca) as dialer,
                 anyio.create_task_group() as watching,
             ):
-                device.handle, device.api, device.dialer = handle, api, dialer
+                device.handle, device.api, device.dialer, device._tasks = handle, api, dialer, watching
                 watching.start_soon(device._watch)
                 try:
                     yield device
@@ -118,7 +123,10 @@ class Device:
             self.state = notice.state
             if notice.state is IPNState.Running:
                 self._answered = self._has_run = True
-                self.login_url = self._refusal = None
+                self.needs_new_login = False
+                self.login_url = self._refusal = self._login_failure = None
+            elif notice.state is IPNState.NeedsLogin and self._has_run:
+                self.needs_new_login = True
         if notice.browse_to_url:
             self._answered = True
             self.login_url = notice.browse_to_url
@@ -156,6 +164,8 @@ class Device:
             return self._failure
         if self.running:
             return None
+        if self._login_failure is not None:
+            return self._login_failure
         if self._refusal is not None:
             return KeyRefused(self._refusal, self._key_source)
         if self.state is IPNState.NeedsMachineAuth:
@@ -163,6 +173,27 @@ class Device:
         if self.login_url is not None:
             return LoginNeeded(self.login_url)
         return None
+
+    def log_in(self, key: Key | None, seconds: float) -> None:
+        """Begins to log the device in again, in its place; `joined` tells what comes of it: without a key, a link.
+
+        `seconds` bounds the exchange of a client secret. It is the device's own task: a call that waits for it may be
+        cancelled, and the next one waits for the same login.
+        """
+        # What the bus has said of the former login counts no more.
+        self._has_run = self._answered = self.needs_new_login = False
+        self._refusal = self._login_failure = self.login_url = None
+        self._key_source = key.source if key else ""
+        self._tasks.start_soon(self._log_in, key, seconds)
+
+    async def _log_in(self, key: Key | None, seconds: float) -> None:
+        try:
+            await self.handle.login(*(key.for_node() if key else ("", "")), seconds)
+        except KeyRefused as refused:
+            self._login_failure = KeyRefused(refused.reason, self._key_source)
+        except CcTailscaleError as error:
+            self._login_failure = error
+        self._tell()
 
     async def joined(self, seconds: float) -> None:
         """Returns when the device runs. Raises the JoinError that says why it does not, NodeClosed or NodeFailed.
@@ -178,6 +209,7 @@ class Device:
                 decided, obstacle = True, self.obstacle()
                 waiting.cancel_scope.cancel()
         if obstacle is not None:
+            self.needs_new_login = isinstance(obstacle, KeyRefused) or obstacle is self._login_failure
             raise obstacle
         if not decided:
             if self.login_error or not self._answered:
@@ -232,7 +264,9 @@ class Device:
         return status.me is not None and status.me.online
 
     async def is_known(self) -> bool | None:
-        """Asks control whether it still has this device; None if it does not say."""
+        """Asks control whether it still has this device; None if it does not say, or cannot be asked during a login."""
+        if self.state in (IPNState.NoState, IPNState.NeedsLogin):
+            return None  # the node has no map yet that names the key which control has now
         try:
             return await self.handle.known(ASK_SECONDS)
         except (TimedOut, Unreachable, NodeFailed) as error:

@@ -7,7 +7,9 @@
               v  |        v
        needs login / needs approval / locked out
 
-One device serves at a time. Where it has lost touch with control, control is asked whether it still has it: if not, a
+One device serves at a time. Where its key has expired, or an administrator has taken its approval back, the next call
+goes on with the same device, which control then keeps with its name and addresses: it is logged in again with the key,
+or by a person through a link. Where it has lost touch with control, control is asked whether it still has it: if not, a
 replacement is built beside it and takes over once it runs; while control does not answer, the old one goes on.
 """
 
@@ -93,6 +95,9 @@ _WAITING_STATES: dict[type, NodeState] = {
 }
 # What a person has to do something about while the device stays open.
 _FOR_A_PERSON = (LoginNeeded, ApprovalNeeded, LockedOut)
+# A device that control has, and that does not run: its key has expired, or an administrator has taken the approval
+# back; and what comes between that and Running.
+_CAN_RUN_AGAIN = (IPNState.NeedsLogin, IPNState.NeedsMachineAuth, IPNState.Starting)
 
 
 class Node:
@@ -103,8 +108,8 @@ class Node:
         self._redactor = redactor
         self._tasks = tasks
         self._session: Session | None = None
-        self._serving: Held | None = None  # runs, or ran until control or the key's expiry took it away
-        self._waiting: Held | None = None  # for a login, an approval or a signature
+        self._serving: Held | None = None  # runs, or ran until control took it away
+        self._waiting: Held | None = None  # for a login, an approval or a signature; the next call goes on with it
         self._all: list[Held] = []
         self._left: set[Path] = set()  # states that are on their way out: not to be taken up
         self._attempt: Attempt | None = None
@@ -281,41 +286,54 @@ class Node:
             self._tasks.start_soon(sweep, settings)
 
     async def _joined(self, attempt: Attempt, settings: Settings) -> Held:
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None and await self._goes_on(waiting, settings):
-            return waiting
+        waiting = self._waiting
+        if waiting is not None:
+            goes_on = await self._goes_on(attempt, waiting, settings)
+            self._waiting = None
+            if goes_on:
+                return waiting
+            await waiting.discard()
         if self._session is None:
             self._session = await anyio.to_thread.run_sync(Session.claim, settings)
         key = await self._read_key(settings)
         states = await anyio.to_thread.run_sync(self._session.kept_states)
         kept = [state_dir for state_dir in states if state_dir not in self._left]
         for state_dir in kept:
-            resumed = await self._resume(attempt, settings, state_dir, anew=key is not None or state_dir != kept[-1])
+            resumed = await self._resume(attempt, settings, state_dir, key, last=state_dir == kept[-1])
             if resumed is not None:
                 await anyio.to_thread.run_sync(self._session.keep_only, state_dir)
                 return resumed
         return await self._join_new(attempt, settings, key)
 
-    async def _goes_on(self, waiting: Held, settings: Settings) -> bool:
-        """Whether the device that waits for a person runs now; False if it is of no use any more, and discarded."""
+    async def _goes_on(self, attempt: Attempt, waiting: Held, settings: Settings) -> bool:
+        """Whether the device that waits runs now; False if it is of no use any more. Else it goes on waiting."""
         try:
-            await self._run_or_wait(waiting, settings)
+            device = await waiting.open()
+        except CcTailscaleError:  # it was cancelled while it started, and failed then
+            return False
+        try:
+            if device.needs_new_login:
+                await self._log_in(attempt, waiting, settings)
+            else:
+                await self._run_or_wait(waiting, settings)
         except (ControlUnreachable, JoinTimeout):
-            if await waiting.device.is_known() is not False:
-                self._waiting = waiting
+            if await device.is_known() is not False:
                 raise
-            await waiting.discard()
             return False
-        except KeyRefused:  # the person, or the link: the next call begins again
-            await waiting.discard()
-            raise
         except NodeError:
-            await waiting.discard()
             return False
-        except BaseException:  # a person is still needed, or the call was cancelled
-            self._waiting = waiting
-            raise
         return True
+
+    async def _log_in(self, attempt: Attempt, held: Held, settings: Settings) -> None:
+        """Logs a device in again in its place: control keeps it, its name and its addresses.
+
+        Whatever ends it before the device runs, the next call goes on with the same device.
+        """
+        self._waiting = held
+        attempt.say(f"Logging the device {held.config.hostname} in again")
+        held.device.log_in(await self._read_key(settings), settings.join_timeout)
+        await self._run_or_wait(held, settings)
+        self._waiting = None
 
     async def _run_or_wait(self, held: Held, settings: Settings) -> None:
         """Returns when the device runs. One that waits for a person is kept open, and the error says for what."""
@@ -349,43 +367,50 @@ class Node:
         elif not self._stopping:  # `stop` logs all out itself
             self._part_with(held)
 
-    async def _resume(self, attempt: Attempt, settings: Settings, kept: Path, *, anew: bool) -> Held | None:
-        """Takes this session's device up again, without the key.
+    async def _resume(
+        self, attempt: Attempt, settings: Settings, kept: Path, key: Key | None, *, last: bool
+    ) -> Held | None:
+        """Takes this session's device up again; None if that cannot be done.
 
-        None if control does not know it any more and a device can be made `anew`; else LoginNeeded is raised.
+        At first without the key: control refuses also a sound device, for a key that has expired since. One that is not
+        logged in any more, because it has expired or was deleted, is logged in again if it is the `last` hope.
         """
         assert self._session is not None
         attempt.say(f"Taking up the device {self._session.hostname} again")
         held = self._open(settings, kept, None)
         try:
             await self._run_or_wait(held, settings)
-        except (LoginNeeded, KeyRefused) as error:
-            if isinstance(error, LoginNeeded) and not anew:
+        except LoginNeeded:
+            if last and key is None:
                 raise
+            if last:
+                await self._log_in(attempt, held, settings)
+                return held
             self._waiting = None
-            await held.discard()
-            return None
+        except KeyRefused:
+            pass
         except _FOR_A_PERSON:
             raise
         except BaseException:
             await held.close()  # its state stays: control may only be away
             raise
-        return held
+        else:
+            return held
+        await held.discard()
+        return None
 
     async def _replace(self, attempt: Attempt) -> None:
-        """Puts a new device in the place of one that control does not have any more, or whose key has expired."""
+        """Puts a new device in the place of one that control does not have any more; others are gone on with."""
         settings = self._loaded.check()
         old = self._serving
         if old is not None and old.device.running and await old.device.is_online():
             return  # an attempt that was cancelled too late has done it
         gone = old is not None and await old.device.is_known() is False
-        if old is None or (not gone and old.device.state in (IPNState.Starting, IPNState.NeedsMachineAuth)):
-            # Neither deleted nor expired: an administrator has taken the approval back, say.
+        if old is None or (not gone and old.device.state in _CAN_RUN_AGAIN):
             self._waiting, self._serving = old or self._waiting, None
             await self._join(attempt)
             return
         assert self._session is not None
-        told = not gone or old.device.state is IPNState.NeedsLogin
         key = await self._read_key(settings)
         try:
             new = await self._join_new(attempt, settings, key)
@@ -393,10 +418,10 @@ class Node:
             raise NodeGone(self._session.hostname, single_use=True, refusal=error.reason) from error
         except _FOR_A_PERSON:
             self._serving = None
-            self._part_with(old, told=told)
+            self._part_with(old, told=not gone)
             raise
         self._serve(new)
-        self._part_with(old, told=told)
+        self._part_with(old, told=not gone)
 
     def _serve(self, held: Held) -> None:
         self._serving = held
