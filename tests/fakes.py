@@ -97,6 +97,7 @@ class FakeDevice:
         self.online = True
         self.needs_new_login = False
         self.close_seconds = 1.0
+        self.logout_seconds: float | None = None
         self.handle = self
         self.number = len(tailnet.devices) + 1
 
@@ -136,6 +137,7 @@ class FakeDevice:
         self.tell("asked")
         return self.tailnet.known
 
-    async def logout(self, _seconds: float) -> None:
+    async def logout(self, seconds: float) -> None:
+        self.logout_seconds = seconds
         self.tell("logout")
         await self.tailnet.logout.passed()

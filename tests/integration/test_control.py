@@ -165,7 +165,7 @@ async def test_during_an_outage_status_says_so_fetch_works_and_the_server_stops(
             assert "Hello from web" in (await agent.succeed("tailscale_fetch", url="http://web/")).text
             began = time.monotonic()
             assert await agent.stop() == 0
-            assert time.monotonic() - began < 10  # the logout has its bound
+            assert time.monotonic() - began < 4  # a second for the logout, half of one for the close
             assert session_folders(own_environ) == [before["hostname"]]  # for a later start to log out
 
 

@@ -650,6 +650,20 @@ async def test_a_logout_that_is_not_confirmed_leaves_the_state_for_a_later_start
     left.close()
 
 
+async def test_control_that_has_lost_the_device_is_given_a_second_at_the_end(
+    environ: dict[str, str], tailnet: FakeTailnet
+) -> None:
+    for online, given in ((True, 5.0), (False, 1.0)):
+
+        async def body(node: Node, online: bool = online) -> None:
+            await node.device(unheard)
+            tailnet.devices[-1].online = online
+            await node.stop(5.0)
+
+        await runs(environ, body)
+        assert tailnet.devices[-1].logout_seconds == pytest.approx(given, abs=0.5)
+
+
 @pytest.mark.parametrize("where", ["logout", "closing"])
 async def test_stop_never_raises(
     where: str, environ: dict[str, str], tailnet: FakeTailnet, caplog: pytest.LogCaptureFixture

@@ -21,6 +21,11 @@ log = logging.getLogger(__name__)
 
 # A start takes milliseconds. One that takes longer exchanges a client secret: control has no device then.
 STARTING_SECONDS = 1.0
+# For a logout in a hurry whose device has lost touch with control: in an outage Go does not even send it before its
+# next attempt to reconnect, and control that is there answers in a fraction of that.
+OUT_OF_TOUCH_SECONDS = 1.0
+# LocalAPI answers that in a millisecond or two, and the logout waits for it.
+LOOK_SECONDS = 0.1
 
 
 class Held:
@@ -72,11 +77,11 @@ class Held:
             raise self._error or NodeClosed
         return self._device
 
-    async def log_out(self, seconds: float) -> bool:
+    async def log_out(self, seconds: float, *, hurry: bool = False) -> bool:
         """Tells control that the device is gone; whether that is certain. Never raises. A second call joins the first.
 
         A join that is under way is waited for: control may have let the device in, and the node does not know its own
-        key before the answer.
+        key before the answer. In a `hurry` control with which the device has lost touch is given a second at most.
         """
         deadline = anyio.current_time() + seconds
         if self._told is not None:
@@ -90,6 +95,8 @@ class Held:
             if self._device is not None:
                 with anyio.CancelScope(deadline=deadline):
                     await self._device.settled()
+                if hurry and await self._out_of_touch(self._device):
+                    deadline = min(deadline, anyio.current_time() + OUT_OF_TOUCH_SECONDS)
                 await self._device.handle.logout(max(0.1, deadline - anyio.current_time()))
             self.logged_out = True
         except CcTailscaleError as error:
@@ -99,6 +106,12 @@ class Held:
         finally:
             self._told.set()
         return self.logged_out
+
+    async def _out_of_touch(self, device: Device) -> bool:
+        """Whether the device runs, and control does not answer it: an outage, or its deletion."""
+        with anyio.move_on_after(LOOK_SECONDS):
+            return device.running and not await device.is_online()
+        return False
 
     def begin_to_close(self, seconds: float) -> None:
         """Lets go of the device; `close` waits for it, for that long. What is left then goes on in Go."""

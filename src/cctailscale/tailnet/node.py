@@ -20,6 +20,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -482,6 +483,7 @@ class Node:
     async def stop(self, seconds: float) -> None:
         """Logs out, which is the first thing sent, then closes all. Never raises; `seconds` bounds the logout.
 
+        A device that has lost touch with control is given a second: its state stays for a later start to log it out.
         An ephemeral device's state is removed once control has confirmed. A device that is not ephemeral keeps both.
         """
         if self._stopping:
@@ -504,7 +506,7 @@ class Node:
     async def _log_all_out(self, seconds: float) -> None:
         async with anyio.create_task_group() as logouts:
             for held in list(self._all):
-                logouts.start_soon(held.log_out, seconds)
+                logouts.start_soon(partial(held.log_out, seconds, hurry=True))
 
     async def _close_all(self) -> None:
         held_now = list(self._all)
