@@ -6,13 +6,13 @@ import secrets
 # 64 random bits: what stands between the marks cannot close them.
 _MARK_BYTES = 8
 # What a client or a model takes for the session's own markup, in any case and spacing. The marks make it harmless; a
-# reader who only skims should not see it as such either.
+# reader who only skims should not see it as such either. Possessive: a body of blanks must not take minutes.
 _MARKUP = re.compile(
-    r"<(?=\s*/?\s*(?:channel|system|system-reminder|user|assistant|human|function_calls|invoke|tool_use|tool_result"
-    r"|antml:[a-z_]+|data|message)\b)",
+    r"<(?=\s*+/?+\s*+(?:channel|system|user|assistant|human|antml|function|invoke|parameter|thinking|tool|command|bash"
+    r"|local-command|task|teammate|cross-session|data|message)(?![a-z0-9]))",
     re.IGNORECASE,
 )
-_TURN = re.compile(r"^(\s*)(human|assistant|system|user)(\s*:)", re.IGNORECASE | re.MULTILINE)
+_TURN = re.compile(r"^([ \t]*+)(human|assistant|system|user)(?=:)", re.IGNORECASE | re.MULTILINE)
 
 
 def fenced(kind: str, text: str) -> str:
@@ -25,4 +25,4 @@ def neutral(text: str) -> str:
     """`text` without control characters but line breaks and tabs, and with imitated markup made visible as text."""
     text = text.replace("\r\n", "\n")
     printable = "".join(c if c in "\n\t" or c.isprintable() else " " if c.isspace() else "" for c in text)
-    return _TURN.sub(r"\1\2 \3", _MARKUP.sub("&lt;", printable))
+    return _TURN.sub(r"\1\2 ", _MARKUP.sub("&lt;", printable))
