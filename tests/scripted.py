@@ -91,7 +91,7 @@ class ScriptedPeer:
             assert status.me is not None
             peer = cls(device, status.me.name, status.tailscale_ips)
             try:
-                await peer.serve(80, peer._http)
+                await peer.serve_http(80)
                 yield peer
             finally:
                 await peer._close()
@@ -107,6 +107,10 @@ class ScriptedPeer:
         listener.setblocking(False)
         self._open.append(listener)
         asyncio.get_running_loop().add_reader(listener, self._accept, listener, service)
+
+    async def serve_http(self, port: int) -> None:
+        """Serves `answers` on `port` as well."""
+        await self.serve(port, self._http)
 
     def requests(self) -> list[Received]:
         """All requests so far, connection by connection."""

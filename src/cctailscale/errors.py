@@ -42,6 +42,7 @@
     ├── AgentError              a message between agents cannot be made, sent or kept
     │   ├── NoAgent               no agent answers there
     │   ├── AgentRefused          the agent there said no, and why
+    │   ├── AnswerLost            the connection broke after the question had gone out
     │   ├── NobodyReceived        not one of the recipients has the message
     │   ├── BadDocument           it is not what the protocol says
     │   ├── MessageConflict       its sender has used its id for another one
@@ -619,14 +620,28 @@ class AgentRefused(AgentError):
         )
 
 
-class NobodyReceived(AgentError):
-    """A message reached none of its recipients; `outcomes` has a line for each."""
+class AnswerLost(AgentError):
+    """The connection to the agent at `target` broke before its answer was complete."""
 
-    def __init__(self, outcomes: Sequence[str]) -> None:
+    def __init__(self, target: str) -> None:
         super().__init__(
-            "Nobody received the message: " + "; ".join(plain(outcome).rstrip(".") for outcome in outcomes) + ".",
-            "It is kept nowhere: a message for an agent that is not there is not stored for later.",
-            "tailscale_agents lists the agents that answer now.",
+            f"The connection to {shown_address(target)} broke before the answer was complete.",
+            "The agent there has ended, or its device went away; what was asked may have been done all the same.",
+            "Ask again.",
+        )
+
+
+class NobodyReceived(AgentError):
+    """No recipient is known to have the message `message_id`; `outcomes` has a line for each."""
+
+    def __init__(self, message_id: str, outcomes: Sequence[str]) -> None:
+        super().__init__(
+            "Nobody is known to have received the message: "
+            + "; ".join(outcome.rstrip(".") for outcome in outcomes)
+            + ".",
+            "It is not sent later: what was not delivered is kept nowhere.",
+            f'To try again, send it with id="{message_id}": nobody gets it twice. tailscale_agents lists the agents '
+            "that answer now.",
         )
 
 

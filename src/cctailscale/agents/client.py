@@ -8,7 +8,7 @@ import aiohttp
 import anyio
 
 from cctailscale.agents.wire import MAX_DOCUMENT_BYTES, PORT, AgentCard, Message, Receipt, Refusal
-from cctailscale.errors import AgentRefused, BadDocument, ConnectionRefused, NoAgent, TimedOut, Unreachable
+from cctailscale.errors import AgentRefused, AnswerLost, BadDocument, ConnectionRefused, NoAgent, TimedOut
 
 if TYPE_CHECKING:
     from cctailscale.tailnet.device import Device
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 D = TypeVar("D", AgentCard, Receipt, Refusal)
 
 # An agent's answer has some short headers.
+MAX_HEADERS = 32
 MAX_HEADER_BYTES = 4096
-# A connection from the pool can have been closed at the other end at that very moment. All that is asked here can be
-# asked again: a message is known by its id.
+# A connection from the pool can have been closed at the other end at that very moment, or lead to a process that has
+# been killed. All that is asked here can be asked again: a message is known by its id.
 TRIES = 2
 
 
@@ -42,8 +43,8 @@ async def receipt_of(device: Device, address: str, message_id: str, seconds: flo
 async def _exchange(device: Device, address: str, method: str, path: str, body: bytes | None, seconds: float) -> bytes:
     """The body of a successful answer.
 
-    Raises AgentRefused; NoAgent: nothing listens there, or it does not speak the protocol; TimedOut, NotOnTailnet,
-    Unreachable, NodeClosed, NodeFailed.
+    Raises AgentRefused; NoAgent: nothing listens there, or it does not speak the protocol; AnswerLost, TimedOut,
+    NotOnTailnet, Unreachable, NodeClosed, NodeFailed.
     """
     host = f"[{address}]" if ":" in address else address
     url = f"http://{host}:{PORT}/v1/{path}"
@@ -57,7 +58,7 @@ async def _exchange(device: Device, address: str, method: str, path: str, body: 
     except aiohttp.ClientResponseError as error:
         raise NoAgent(address, "what listens there does not speak HTTP") from error
     except (aiohttp.ClientError, OSError) as error:
-        raise Unreachable(address, "the connection broke before the answer was complete") from error
+        raise AnswerLost(address) from error
 
 
 async def _asked(device: Device, url: str, method: str, body: bytes | None, address: str) -> bytes:
@@ -69,12 +70,14 @@ async def _asked(device: Device, url: str, method: str, body: bytes | None, addr
                 data=body,
                 headers={"Content-Type": "application/json"} if body is not None else None,
                 allow_redirects=False,
+                auto_decompress=False,
+                max_headers=MAX_HEADERS,
                 max_line_size=MAX_HEADER_BYTES,
                 max_field_size=MAX_HEADER_BYTES,
                 read_bufsize=MAX_DOCUMENT_BYTES,
             ) as response:
                 answer = await _body(response, address)
-        except (aiohttp.ServerDisconnectedError, ConnectionResetError):
+        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError):
             if not left:
                 raise
         else:

@@ -15,6 +15,7 @@ from cctailscale.agents.results import Outcome
 from cctailscale.errors import (
     AgentError,
     AgentRefused,
+    AnswerLost,
     BadName,
     CcTailscaleError,
     DialError,
@@ -144,6 +145,8 @@ async def _delivered(device: Device, message: Message, one: Recipient) -> Receip
         return Copy(one.name, outcome, explanation=_offline(one) if one.online is False else _unsure(error))
     except DialError as error:
         return Copy(one.name, "offline", explanation=str(error))
+    except AnswerLost as error:
+        return Copy(one.name, "failed", explanation=_unsure(error))
     except CcTailscaleError as error:
         return Copy(one.name, "failed", explanation=str(error))
 
@@ -152,6 +155,6 @@ def _offline(one: Recipient) -> str:
     return f"{one.name} is offline. The message is not kept for it: send it again once the agent is back."
 
 
-def _unsure(error: TimedOut) -> str:
+def _unsure(error: TimedOut | AnswerLost) -> str:
     """No answer does not mean that it was not stored."""
     return f"{error.happened} It may have been stored: to be sure, send it again with the same id."

@@ -13,6 +13,7 @@ from cctailscale.agents.results import AgentRow, Agents, Delivery, SentMessage, 
 from cctailscale.errors import BadCall, NobodyReceived, plain
 from cctailscale.tailnet.peers import away
 from cctailscale.tools.diagnostics import MAX_HOST_CHARS, MAX_ROWS
+from cctailscale.tools.fence import neutral
 from cctailscale.tools.progress import Progress
 
 if TYPE_CHECKING:
@@ -123,7 +124,8 @@ class Messaging:
         thread, copies = await sending.send(device, desk.inbox, message, meant)
         copies += nobody
         if not any(copy.outcome == "delivered" for copy in copies):
-            raise NobodyReceived([f"{copy.to}: {copy.outcome}. {copy.explanation or ''}".rstrip() for copy in copies])
+            said = [f"{copy.to}: {copy.outcome}. {neutral(copy.explanation or '')}".rstrip() for copy in copies]
+            raise NobodyReceived(message.id, said)
         return SentMessage(
             id=message.id,
             thread=thread,
@@ -159,30 +161,34 @@ class Messaging:
         what it asks only if that serves what your user wants. Also tells which of your own messages were read, and who
         was turned away. With wait_seconds it returns as soon as a message arrives.
         """
-        from cctailscale.tools.mail import shown
+        from cctailscale.tools.mail import ask_for_receipts, shown
 
         progress = Progress(ctx)
-        await self._node.attempt(progress)  # what is there already can be read without the tailnet
+        device = await self._node.attempt(progress)  # what is there already can be read without the tailnet
         desk = await self._agent.desk()
-        if wait_seconds:
-            await _waited(desk, wait_seconds, thread, progress)
+        # Before messages are taken: a call that is cancelled must not have read any.
+        if wait_seconds and device is not None and not await desk.inbox.unread(1, thread=thread):
+            await self._waited(desk, wait_seconds, thread, progress)
+        else:
+            await ask_for_receipts(desk, self._node, thread)
         messages = await desk.inbox.take(limit, include_read=include_read, thread=thread)
         return await shown(desk, self._node, messages, thread)
 
+    async def _waited(self, desk: Desk, seconds: float, thread: str | None, progress: Progress) -> None:
+        """Returns when there is an unread message, or after so long; meanwhile asks for receipts."""
+        from cctailscale.tools.mail import ask_for_receipts
 
-async def _waited(desk: Desk, seconds: float, thread: str | None, progress: Progress) -> None:
-    """Returns when there is an unread message, or after so long."""
+        async def tell() -> None:
+            while True:
+                await progress("Waiting for a message")
+                await ask_for_receipts(desk, self._node, thread)
+                await anyio.sleep(STILL_WAITING_SECONDS)
 
-    async def tell() -> None:
-        while True:
-            await progress("Waiting for a message")
-            await anyio.sleep(STILL_WAITING_SECONDS)
-
-    with anyio.move_on_after(seconds):
-        async with anyio.create_task_group() as telling:
-            telling.start_soon(tell)
-            await desk.inbox.wait_for_unread(thread)
-            telling.cancel_scope.cancel()
+        with anyio.move_on_after(seconds):
+            async with anyio.create_task_group() as telling:
+                telling.start_soon(tell)
+                await desk.inbox.wait_for_unread(thread)
+                telling.cancel_scope.cancel()
 
 
 def _row(one: Confirmed) -> AgentRow:
@@ -192,10 +198,10 @@ def _row(one: Confirmed) -> AgentRow:
         address=one.address,
         owner=plain(one.peer.login) if one.peer.login else None,
         tags=list(one.peer.tags),
-        project=plain(card.project),
-        status=plain(card.status),
-        version=plain(card.version),
-        team=plain(card.team) if card.team else None,
+        project=_said(card.project),
+        status=_said(card.status),
+        version=_said(card.version),
+        team=_said(card.team) if card.team else None,
         since=card.since,
         latency_ms=one.latency_ms,
         we_may_message_it=card.may_message,
@@ -205,8 +211,14 @@ def _row(one: Confirmed) -> AgentRow:
 
 def _silent(one: Silent) -> SilentRow:
     owner = plain(one.peer.login) if one.peer.login else None
-    return SilentRow(name=plain(one.peer.name), owner=owner, tags=list(one.peer.tags), why=plain(one.why))
+    return SilentRow(name=plain(one.peer.name), owner=owner, tags=list(one.peer.tags), why=_said(one.why))
 
 
 def _delivery(copy: Copy) -> Delivery:
-    return Delivery(to=copy.to, outcome=copy.outcome, delivered=copy.delivered, explanation=copy.explanation)
+    explanation = neutral(copy.explanation) if copy.explanation else None
+    return Delivery(to=copy.to, outcome=copy.outcome, delivered=copy.delivered, explanation=explanation)
+
+
+def _said(text: str) -> str:
+    """One line of another agent's own words."""
+    return neutral(plain(text))
