@@ -216,7 +216,8 @@ async def _push(server: Server, hints: AsyncIterator[Hint], client: _Client) -> 
     await server.initialized.wait()
     try:
         async for hint in hints:
-            parameters = {"content": server.redacted(hint.content), "meta": hint.meta}
+            meta = {name: server.redacted(value) for name, value in hint.meta.items()}
+            parameters = {"content": server.redacted(hint.content), "meta": meta}
             await client.send(
                 SessionMessage(JSONRPCNotification(jsonrpc="2.0", method=f"notifications/{CHANNEL}", params=parameters))
             )
