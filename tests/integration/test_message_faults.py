@@ -60,7 +60,7 @@ async def test_what_was_acknowledged_is_there_after_kill_9_under_the_old_name_an
             await kill(ben)
         async with joined(environ) as (ben, name):
             assert name == his
-            # Over the connection that the killed process has left in the sender's pool, too.
+            await answering(ann, his)
             assert (await sent(ann, **message))["delivered_count"] == 1
             text = await checked(ben)
             assert re.findall(r"Subject: (.*)", text) == ["Number 0", "Number 1", "Number 2"]
@@ -87,6 +87,7 @@ async def test_a_receiver_that_is_killed_before_it_has_acknowledged_is_told_to_t
             assert told["isError"]
             assert 'id="lost"' in told["content"][0]["text"]
         async with joined(environ) as (ben, _):
+            await answering(ann, his)
             assert await outcomes(ann, his, body="lost?", id="lost") == {his: "delivered"}
             assert (await checked(ben)).startswith("1 message(s)")
 

@@ -314,5 +314,6 @@ async def test_a_receiver_that_stands_still_costs_its_sender_a_bounded_time(
         finally:
             os.kill(ben.pid, signal.SIGCONT)
         assert f"{his}: timed out. " in text
+        await answering(ann, his)
         assert await outcomes(ann, his, body="late", id="late") == {his: "delivered"}
         assert (await checked(ben)).startswith("1 message(s)")

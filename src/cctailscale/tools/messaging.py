@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import anyio
@@ -10,7 +11,7 @@ from mcp.server.mcpserver import Context
 from pydantic import Field
 
 from cctailscale.agents.results import AgentRow, Agents, Delivery, SentMessage, SilentRow
-from cctailscale.errors import BadCall, NobodyReceived, plain
+from cctailscale.errors import BadCall, InboxUnusable, NobodyReceived, plain
 from cctailscale.tailnet.peers import away
 from cctailscale.tools.diagnostics import MAX_HOST_CHARS, MAX_ROWS
 from cctailscale.tools.fence import neutral
@@ -181,13 +182,15 @@ class Messaging:
         async def tell() -> None:
             while True:
                 await progress("Waiting for a message")
-                await ask_for_receipts(desk, self._node, thread)
+                with suppress(InboxUnusable):
+                    await ask_for_receipts(desk, self._node, thread)
                 await anyio.sleep(STILL_WAITING_SECONDS)
 
         with anyio.move_on_after(seconds):
             async with anyio.create_task_group() as telling:
                 telling.start_soon(tell)
-                await desk.inbox.wait_for_unread(thread)
+                with suppress(InboxUnusable):  # which a task group would wrap; the call after this meets it again
+                    await desk.inbox.wait_for_unread(thread)
                 telling.cancel_scope.cancel()
 
 
