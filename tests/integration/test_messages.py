@@ -85,6 +85,23 @@ async def test_two_agents_find_each_other_and_talk(tailnet: Localnet, tmp_path: 
         assert "No new messages." in await checked(ann)
 
 
+async def test_the_tools_have_the_parameters_and_defaults_that_are_promised(ann: Agent) -> None:
+    tools = {tool["name"]: tool for tool in (await ann.request("tools/list"))["tools"]}
+    promised = {
+        "tailscale_agents": {"limit": 50, "status": None},
+        "tailscale_send_message": {"to": None, "subject": None, "body": None, "in_reply_to": None, "id": None},
+        "tailscale_check_messages": {"wait_seconds": 0, "limit": 20, "include_read": False, "thread": None},
+    }
+    for name, parameters in promised.items():
+        schema = tools[name]["inputSchema"]
+        assert {key: spec.get("default") for key, spec in schema["properties"].items()} == parameters
+        assert not tools[name]["annotations"]["readOnlyHint"]
+        assert not tools[name]["annotations"]["destructiveHint"]
+    assert tools["tailscale_send_message"]["inputSchema"]["required"] == ["to", "subject", "body"]
+    assert tools["tailscale_check_messages"]["inputSchema"]["properties"]["wait_seconds"]["maximum"] == 300
+    assert "outputSchema" not in tools["tailscale_check_messages"]  # prose, between marks
+
+
 # ---- what becomes of each copy ---------------------------------------------------------------------------------------
 
 

@@ -139,7 +139,7 @@ async def _delivered(device: Device, message: Message, one: Recipient) -> Receip
     except AgentRefused as error:
         return Copy(one.name, _REFUSALS.get(error.code, "failed"), explanation=error.meaning)
     except NoAgent as error:
-        return Copy(one.name, "no such agent", explanation=str(error))
+        return Copy(one.name, "no such agent", explanation=f"{error.happened} {error.meaning}")
     except TimedOut as error:
         outcome: Outcome = "offline" if one.online is False else "timed out"
         return Copy(one.name, outcome, explanation=_offline(one) if one.online is False else _unsure(error))
