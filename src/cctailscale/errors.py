@@ -74,6 +74,8 @@ from urllib.parse import urlsplit
 MAX_REASON_CHARS = 300
 # An agent's refusal is a reason and what to add (wire.Refusal).
 MAX_REFUSAL_CHARS = 1000
+# Of a message that reached none of many recipients.
+MAX_OUTCOMES = 20
 # URLs are shown to be recognised, not to be copied.
 MAX_ADDRESS_CHARS = 200
 # "Cc" and "Cf" can move a terminal's cursor or turn the direction of the text; "Zl" and "Zp" break lines.
@@ -635,10 +637,11 @@ class NobodyReceived(AgentError):
     """No recipient is known to have the message `message_id`; `outcomes` has a line for each."""
 
     def __init__(self, message_id: str, outcomes: Sequence[str]) -> None:
+        shown = [plain(outcome).rstrip(".") for outcome in outcomes[:MAX_OUTCOMES]]
+        if len(outcomes) > len(shown):
+            shown.append(f"and {len(outcomes) - len(shown)} more alike")
         super().__init__(
-            "Nobody is known to have received the message: "
-            + "; ".join(outcome.rstrip(".") for outcome in outcomes)
-            + ".",
+            f"Nobody is known to have received the message: {'; '.join(shown)}.",
             "It is not sent later: what was not delivered is kept nowhere.",
             f'To try again, send it with id="{message_id}": nobody gets it twice. tailscale_agents lists the agents '
             "that answer now.",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import signal
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -186,7 +188,11 @@ async def test_a_peer_of_another_owner_is_refused_and_both_sides_are_told(
     allowing = {"TS_AUTHKEY": tailnet.key(**BOB), "TS_ALLOW_FROM": "alice@example.com"}
     async with joined(settings(tailnet, tmp_path, "rob", **allowing)) as (rob, his):
         (row,) = [row for row in (await answering(ann, his))["agents"] if row["name"] == his]
-        assert (row["owner"], row["we_may_message_it"], row["it_may_message_this_agent"]) == ("bob@example.com", True, False)
+        assert (row["owner"], row["we_may_message_it"], row["it_may_message_this_agent"]) == (
+            "bob@example.com",
+            True,
+            False,
+        )
         assert await outcomes(ann, his) == {his: "delivered"}
         assert "Is it green?" in await checked(rob)
         assert f"{me}: refused." in await rob.fail("tailscale_send_message", to=me, subject="Re", body="yes")

@@ -296,7 +296,7 @@ ERRORS: list[Callable[[str], errors.CcTailscaleError]] = [
     lambda text: errors.SaveFailed(text, text),
     lambda text: errors.NoAgent(text, text),
     lambda text: errors.AgentRefused(text, 403, text, text),
-    lambda text: errors.NobodyReceived([text]),
+    lambda text: errors.NobodyReceived("m-1", [text]),
     lambda text: errors.BadDocument("message", text),
     errors.MessageConflict,
     lambda _: errors.InboxFull(1000, 8 * 1024 * 1024),
