@@ -5,9 +5,12 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // copyBytes is the size of a copy's buffer: the largest that still helped
@@ -16,7 +19,7 @@ const copyBytes = 128 << 10
 
 // lingerTimeout ends a connection of which one direction has ended and on whose
 // other direction nothing moved for so long. A closed socket and a half-closed
-// one look the same from the far end.
+// one look the same from the far end; see gone for those that do not.
 const lingerTimeout = 5 * time.Minute
 
 var buffers = sync.Pool{New: func() any { return new([copyBytes]byte) }}
@@ -58,6 +61,12 @@ func join(a, b stream) {
 			return
 		}
 		dst.CloseWrite()
+		if gone(src) { // a peer that holds on must not keep all this
+			resetOnClose(dst, false)
+			a.Close()
+			b.Close()
+			return
+		}
 		// The other direction goes on, but not in silence for ever. Its pump may be
 		// waiting already; from its next step on it sets these itself.
 		ended.Store(true)
@@ -84,6 +93,25 @@ func resetOnClose(c net.Conn, reset bool) {
 			tcp.SetLinger(-1)
 		}
 	}
+}
+
+// gone tells whether the process has closed its end of a pair altogether, and
+// has not merely ended its direction. Only Linux tells the two apart (POLLHUP).
+func gone(c stream) bool {
+	pair, ok := c.(*net.UnixConn)
+	if !ok || runtime.GOOS != "linux" {
+		return false
+	}
+	raw, err := pair.SyscallConn()
+	if err != nil {
+		return false
+	}
+	fds := make([]unix.PollFd, 1)
+	raw.Control(func(fd uintptr) {
+		fds[0].Fd = int32(fd)
+		unix.Poll(fds, 0)
+	})
+	return fds[0].Revents&unix.POLLHUP != 0
 }
 
 // pump copies src to dst until src ends (nil) or either fails. Once the other

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -62,11 +63,24 @@ func TestTheCloseOfOneEndOfAJoinFreesTheOther(t *testing.T) {
 	if got := readAll(t, right); got != "" {
 		t.Errorf("%q", got)
 	}
-	// A close and a half-close look the same until something is sent that way.
+	// Where a close and a half-close look the same, it takes something that is sent that way.
 	right.Write([]byte("is anybody there?"))
 	outcome(t, "the join ends", soon, done)
 	if _, err := right.Write([]byte("x")); err == nil {
 		t.Error("the far end can still be written to")
+	}
+}
+
+func TestAPeerThatHoldsOnIsNotWaitedForOnceTheProcessHasClosedItsEnd(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux tells a closed socket from a half-closed one")
+	}
+	left, right, done := joinedPairs(t)
+	send(t, left, "the last word")
+	left.Close()
+	outcome(t, "the join ends", soon, done)
+	if got := readAll(t, right); got != "the last word" {
+		t.Errorf("%q", got)
 	}
 }
 
