@@ -18,6 +18,7 @@ import anyio
 import anyio.abc
 
 from cctailscale.agents.agent import Agent
+from cctailscale.agents.inbound import InboundForwards
 from cctailscale.config import Loaded, load_settings
 from cctailscale.errors import CcTailscaleError
 from cctailscale.redact import RedactingFilter, Redactor
@@ -97,6 +98,7 @@ async def _serve(loaded: Loaded, redactor: Redactor, wake: socket.socket) -> Non
     async with (
         Node.opened(loaded, redactor) as node,
         Forwards.opened(node) as forwards,
+        InboundForwards.opened(node, forwards) as inbound,
         Agent.opened(node) as agent,
         anyio.create_task_group() as tasks,
     ):
@@ -114,7 +116,7 @@ async def _serve(loaded: Loaded, redactor: Redactor, wake: socket.socket) -> Non
         def tools() -> list[Tool]:
             from cctailscale.tools.catalog import tools_of
 
-            return tools_of(node, forwards, agent)
+            return tools_of(node, forwards, inbound, agent)
 
         server = Server(tools, redactor, initialized, node.notice)
         tasks.start_soon(_watch_parent, stop)

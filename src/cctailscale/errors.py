@@ -34,6 +34,8 @@
     ├── ForwardError            a port forward cannot be made or closed
     │   ├── PortTaken             the local port cannot be listened on
     │   ├── OwnNode               the target is this node itself
+    │   ├── InboundOff            the user has not allowed to show a port to the tailnet
+    │   ├── PortUnfit             a port that must not be shown, or cannot be
     │   ├── ForwardsFull          there are as many as there can be
     │   └── NoSuchForward         no forward has that id
     ├── SaveError               a file cannot be written
@@ -544,13 +546,31 @@ class OwnNode(ForwardError):
         )
 
 
-class ForwardsFull(ForwardError):
-    """There are `limit` forwards already."""
+class InboundOff(ForwardError):
+    """TS_ALLOW_INBOUND_FORWARD is not set."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self) -> None:
         super().__init__(
-            f"There are {limit} forwards already, and there can be no more.",
-            "Each of them holds a port of this machine until it is closed.",
+            "Ports of this machine are not shown to the tailnet.",
+            "It is off unless the user turns it on, since others then reach what listens on 127.0.0.1 alone.",
+            'If the user wants it: set TS_ALLOW_INBOUND_FORWARD=1 in the "env" block of this MCP server, restart it.',
+        )
+
+
+class PortUnfit(ForwardError):
+    """A forward from the tailnet cannot have `port`; `problem` follows on it ("is the agent's own")."""
+
+    def __init__(self, port: str, problem: str, next_step: str) -> None:
+        super().__init__(f"{port} {problem}.", "Nothing new is shown to the tailnet.", next_step)
+
+
+class ForwardsFull(ForwardError):
+    """There are `limit` forwards of that `direction` already."""
+
+    def __init__(self, limit: int, direction: str = "to the tailnet") -> None:
+        super().__init__(
+            f"There are {limit} forwards {direction} already, and there can be no more.",
+            "Each of them holds a port until it is closed.",
             'See them with action="list" and close one that is not needed.',
         )
 

@@ -323,7 +323,7 @@ async def test_there_are_at_most_so_many_forwards(forwards: Forwards, monkeypatc
     monkeypatch.setattr(forward_module, "MAX_FORWARDS", 2)
     await made(forwards, "web", 1)
     second = await made(forwards, "web", 2)
-    with pytest.raises(ForwardsFull, match="There are 2 forwards already"):
+    with pytest.raises(ForwardsFull, match="There are 2 forwards to the tailnet already"):
         await forwards.create("web", 3, 0, unheard)
     await forwards.close(second.id)
     await made(forwards, "web", 3)

@@ -290,6 +290,8 @@ ERRORS: list[Callable[[str], errors.CcTailscaleError]] = [
     lambda text: errors.PortTaken(5432, text),
     errors.OwnNode,
     lambda _: errors.ForwardsFull(32),
+    lambda _: errors.InboundOff(),
+    lambda _: errors.PortUnfit("Port 9321", "is taken", "Choose another."),
     lambda text: errors.NoSuchForward(text, ("f1", "f2")),
     lambda text: errors.NoSuchForward(text, ()),
     lambda text: errors.SaveRefused(text, text),

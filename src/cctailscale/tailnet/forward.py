@@ -45,21 +45,19 @@ CONNECT_SECONDS = 15.0
 ACCEPT_PAUSE_SECONDS = 0.1
 
 
-@dataclass
-class Forward:
-    """One listener and its connections. Byte counts are seen from here: `sent` went to the tailnet."""
+@dataclass(kw_only=True)
+class Traffic:
+    """What a forward carries, in whichever direction it goes. Byte counts are seen from here: `sent` to the tailnet.
+
+    `local_port` is on 127.0.0.1. `scope` is what ends the forward, `closed` is set when it has ended.
+    """
 
     id: str
-    host: str  # as it was given; resolved for each connection
-    port: int
-    target: str  # with the full name, to be shown
-    listener: socket.socket
     local_port: int
     created_at: float = field(default_factory=time.time)
     splices: set[Splice] = field(default_factory=set)
     connecting: int = 0
     total: int = 0
-    turned_away: int = 0  # beyond MAX_CONNECTIONS
     last_error: str | None = None
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     closed: anyio.Event = field(default_factory=anyio.Event)
@@ -68,7 +66,7 @@ class Forward:
 
     @property
     def local(self) -> str:
-        """Where to connect to."""
+        """Its end on this machine."""
         return f"127.0.0.1:{self.local_port}"
 
     @property
@@ -90,6 +88,17 @@ class Forward:
         self._sent += splice.sent
         self._received += splice.received
         self.last_error = splice.error or self.last_error
+
+
+@dataclass(kw_only=True)
+class Forward(Traffic):
+    """One listener on 127.0.0.1 and its connections."""
+
+    host: str  # as it was given; resolved for each connection
+    port: int
+    target: str  # with the full name, to be shown
+    listener: socket.socket
+    turned_away: int = 0  # beyond MAX_CONNECTIONS
 
 
 class Forwards:
@@ -140,7 +149,14 @@ class Forwards:
             await self._check(device, addresses, with_port(host, port))
             listener = _listen(local_port)
             target = with_port(_full_name(device, host), port)
-            forward = Forward(f"f{next(self._numbers)}", host, port, target, listener, listener.getsockname()[1])
+            forward = Forward(
+                id=f"f{next(self._numbers)}",
+                local_port=listener.getsockname()[1],
+                host=host,
+                port=port,
+                target=target,
+                listener=listener,
+            )
             self._forwards[forward.id] = forward
             self._tasks.start_soon(self._serve, forward)
             return forward, True

@@ -19,14 +19,15 @@ from cctailscale.tools import checks, diagnostics, forwards, messaging, networki
 
 if TYPE_CHECKING:
     from cctailscale.agents.agent import Agent
+    from cctailscale.agents.inbound import InboundForwards
     from cctailscale.tailnet.forward import Forwards
     from cctailscale.tailnet.node import Node
 
 
-def tools_of(node: Node, forwarded: Forwards, agent: Agent) -> list[Tool]:
+def tools_of(node: Node, outbound: Forwards, inbound: InboundForwards, agent: Agent) -> list[Tool]:
     """Every tool, with annotations that are true and a schema that takes no unknown parameter."""
     networking_tools = networking.Networking(node)
-    forwarding = forwards.PortForwarding(node, forwarded)
+    forwarding = forwards.PortForwarding(node, outbound, inbound)
     diagnosing = diagnostics.Diagnostics(node)
     checking = checks.Checks(node)
     talking = messaging.Messaging(node, agent)
@@ -41,7 +42,7 @@ def tools_of(node: Node, forwarded: Forwards, agent: Agent) -> list[Tool]:
         _tool(checking.tailscale_acl_check, "Check access to this node", read_only=True),
         _tool(checking.tailscale_netcheck, "Check the network", read_only=True),
         _tool(checking.tailscale_cert, "HTTPS certificate", read_only=False, destructive=False),
-        _tool(forwarding.tailscale_port_forward, "Forward a local port to the tailnet", read_only=False),
+        _tool(forwarding.tailscale_port_forward, "Forward a port to or from the tailnet", read_only=False),
         _tool(talking.tailscale_agents, "Other agents", read_only=False, destructive=False),
         _tool(talking.tailscale_send_message, "Send a message to agents", read_only=False, destructive=False),
         _tool(
