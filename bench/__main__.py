@@ -12,7 +12,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-from bench import fetch, forward, join, lookup, memory, save, start, stop, throughput
+from bench import agents, fetch, forward, join, lookup, memory, save, start, stop, throughput
 from bench.figures import Subject
 from bench.lab import Lab
 from bench.report import Report
@@ -26,6 +26,8 @@ SUBJECTS: dict[str, Callable[[Lab, int], Awaitable[Subject]]] = {
     "forward": forward.measure,
     "lookup": lookup.measure,
     "memory": memory.measure,
+    "messages": agents.measure_messages,
+    "agents": agents.measure_agents,
     "stop": stop.measure,
 }
 

@@ -7,35 +7,36 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Literal
 
-COMMAND = (sys.executable, "-m", "bench.driven")
+PROGRAM = ("bench.driven",)
 # For a gibibyte on a machine that is busy.
 ANSWER_SECONDS = 180.0
 END_SECONDS = 15.0
 
 
 class Driver:
-    """The running child; see `bench.driven`."""
+    """The running child; see `bench.driven`. `ready` is the first line that it wrote."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self.pid = process.pid
+        self.ready: dict[str, Any] = {}
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def joined(cls, settings: dict[str, str]) -> AsyncIterator[Driver]:
-        """A child whose node runs. It logs out at the end."""
+    async def joined(cls, settings: dict[str, str], program: Sequence[str] = PROGRAM) -> AsyncIterator[Driver]:
+        """A child whose node runs: a module, and its arguments. It logs out at the end."""
         process = await asyncio.create_subprocess_exec(
-            *COMMAND,
+            *(sys.executable, "-m", *program),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env={"PATH": os.environ["PATH"], "TS_DISABLE_PORTMAPPER": "1"} | settings,
         )
         driver = cls(process)
         try:
-            await driver._answer()
+            driver.ready = await driver._answer()
             yield driver
             assert process.stdin is not None
             process.stdin.close()
@@ -47,9 +48,13 @@ class Driver:
 
     async def download(self, how: Literal["http", "raw"], count: int) -> float:
         """Seconds for `count` bytes."""
+        return float((await self.ask({"do": how, "bytes": count}))["seconds"])
+
+    async def ask(self, command: dict[str, Any]) -> dict[str, Any]:
+        """What the child answers to a command."""
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"do": how, "bytes": count}).encode() + b"\n")
-        return float((await self._answer())["seconds"])
+        self._process.stdin.write(json.dumps(command).encode() + b"\n")
+        return await self._answer()
 
     async def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None

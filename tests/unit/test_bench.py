@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from bench.agents import out_of_place
 from bench.figures import Goal, Row, Subject, differences, rates, ratios
 from bench.report import Report
 from bench.start import LATE, imported
@@ -60,6 +61,15 @@ def test_what_is_compared_is_compared_round_by_round() -> None:
 
 def test_a_rate_is_in_mebibytes_a_second() -> None:
     assert rates(100 << 20, [1, 0.5, 4]) == [100, 200, 25]
+
+
+@pytest.mark.parametrize(
+    ("taken", "count"),
+    [("abc", 0), ("ab", 1), ("acb", 2), ("abcc", 1), ("aabc", 3), ("", 3)],
+    ids=["all there", "one lost", "two exchanged", "the last one twice", "the first one twice", "none"],
+)
+def test_messages_that_are_lost_twice_or_out_of_order_are_counted(taken: str, count: int) -> None:
+    assert out_of_place("abc", taken) == count
 
 
 def test_the_modules_that_were_imported_are_read_from_importtime() -> None:
