@@ -7,11 +7,13 @@ import contextlib
 import importlib
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
 import anyio
@@ -43,16 +45,72 @@ PARENT_POLL_SECONDS = 1.0
 JOIN_AFTER_SECONDS = 5.0
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What a command works with."""
+
+    loaded: Loaded
+    redactor: Redactor
+    node: Node
+    forwards: Forwards
+
+
 def run(environ: Mapping[str, str]) -> NoReturn:
     """Serves MCP on stdin and stdout until told to stop, and ends the process with exit code 0."""
     loaded = load_settings(environ)
     redactor = Redactor(*loaded.settings.secrets())
-    _log_to_stderr(loaded, redactor)
+    _log_to(logging.StreamHandler(sys.stderr), loaded, redactor, logging.INFO)
+    for problem in loaded.problems:
+        log.error("%s", problem)
+    for warning in loaded.settings.warnings:
+        log.warning("%s", warning)
     with _stop_signals() as wake:
         anyio.run(_serve, loaded, redactor, wake)
     logging.shutdown()
     # All is closed. Taking the interpreter apart would need another 0.2 s, in which Claude Code's KILL may come.
     os._exit(0)
+
+
+def perform(
+    loaded: Loaded, redactor: Redactor, handler: logging.Handler, command: Callable[[Parts], Awaitable[int]]
+) -> NoReturn:
+    """Runs one command and ends the process with the exit code that it returns; 128 + number of a signal that ended it.
+
+    It has a device of its own, whatever session it is run in and whatever TS_EPHEMERAL says, which is logged out at the
+    end. `handler` gets the log. The command raises nothing.
+    """
+    # No other process has this identity: no directory is taken up, nor taken away from a session.
+    of_its_own = {"session_id": f"command-{secrets.token_hex(16)}", "ephemeral": True}
+    loaded = replace(loaded, settings=loaded.settings.model_copy(update=of_its_own))
+    _log_to(handler, loaded, redactor, logging.WARNING)
+    with _stop_signals() as wake:
+        code = anyio.run(_perform, loaded, redactor, command, wake)
+    logging.shutdown()
+    os._exit(code)  # as in `run`; what the command wrote, it has flushed
+
+
+async def _perform(
+    loaded: Loaded, redactor: Redactor, command: Callable[[Parts], Awaitable[int]], wake: socket.socket
+) -> int:
+    code = 0
+    running = anyio.CancelScope()  # of the command alone: the node has to live until it is logged out
+
+    def stop() -> None:
+        nonlocal code
+        code = 128 + wake.recv(1)[0]
+        running.cancel()
+
+    loop = asyncio.get_running_loop()
+    # What killed sessions left is for a process that lives longer; and their restart may still want it.
+    async with Node.opened(loaded, redactor, sweeps=False) as node, Forwards.opened(node) as forwards:
+        loop.add_reader(wake, stop)
+        try:
+            with running:
+                code = await command(Parts(loaded, redactor, node, forwards))
+        finally:
+            loop.remove_reader(wake)
+            await node.stop(LOGOUT_SECONDS)
+    return code
 
 
 @contextlib.contextmanager
@@ -77,18 +135,13 @@ def _stop_signals() -> Iterator[socket.socket]:
             signal.set_wakeup_fd(-1)
 
 
-def _log_to_stderr(loaded: Loaded, redactor: Redactor) -> None:
-    handler = logging.StreamHandler(sys.stderr)
+def _log_to(handler: logging.Handler, loaded: Loaded, redactor: Redactor, level: int) -> None:
     handler.setFormatter(logging.Formatter("cc-tailscale: %(message)s"))
     handler.addFilter(RedactingFilter(redactor))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    log.setLevel(logging.DEBUG if loaded.settings.verbose else logging.INFO)
-    for problem in loaded.problems:
-        log.error("%s", problem)
-    for warning in loaded.settings.warnings:
-        log.warning("%s", warning)
+    log.setLevel(logging.DEBUG if loaded.settings.verbose else level)
 
 
 async def _serve(loaded: Loaded, redactor: Redactor, wake: socket.socket) -> None:

@@ -233,6 +233,7 @@ class Settings(BaseSettings):
     https_proxy: SecretStr | None = _setting("HTTPS_PROXY", "Proxy for control and DERP.", "http://proxy.example:3128")
     no_proxy: str | None = _setting("NO_PROXY", "Hosts that are reached without the proxy.", "localhost,.example.com")
 
+    given: tuple[str, ...] = Field((), description="Our variables that are set, by name.")
     warnings: tuple[str, ...] = Field((), description="Oddities that stop nothing, one sentence each.")
     withheld: tuple[SecretStr, ...] = Field((), repr=False, description="Further values to redact.")
 
@@ -330,7 +331,8 @@ def load_settings(environ: Mapping[str, str]) -> Loaded:
         known = {problem.variable for problem in problems}
         problems += [problem for problem in error.problems if problem.variable not in known]
     warnings += _warnings(settings, environ)
-    found = {"warnings": tuple(warnings), "withheld": tuple(map(SecretStr, withheld))}
+    given = tuple(name for name in values if name.startswith("TS_") and _is_given(environ.get(name, "")))
+    found = {"given": given, "warnings": tuple(warnings), "withheld": tuple(map(SecretStr, withheld))}
     return Loaded(settings.model_copy(update=found), tuple(problems))
 
 
@@ -383,6 +385,10 @@ def _given(environ: Mapping[str, str], warnings: list[str], problems: list[Setti
                 if variable.startswith("TS_"):  # the others are not ours, and what they are for works without
                     problems.append(_problem(variable, str(error)))
     return values
+
+
+def _is_given(value: str) -> bool:
+    return bool(value.strip()) and not _PLACEHOLDER.fullmatch(value.strip())
 
 
 def _full_path(path: str, environ: Mapping[str, str], *, relative: bool) -> str:

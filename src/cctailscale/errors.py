@@ -10,6 +10,7 @@
     │   ├── KeyRefused            control does not take the key
     │   ├── ApprovalNeeded        an administrator has to approve the device
     │   ├── LockedOut             tailnet lock: a trusted device has to sign the node's key
+    │   ├── NotLetIn              a person was waited for, who did not log in or approve in time
     │   ├── ControlUnreachable    control gives no answer
     │   └── JoinTimeout           none of these, and yet not there in time
     ├── NodeError               the node cannot serve this call
@@ -81,7 +82,7 @@ MAX_OUTCOMES = 20
 # URLs are shown to be recognised, not to be copied.
 MAX_ADDRESS_CHARS = 200
 # "Cc" and "Cf" can move a terminal's cursor or turn the direction of the text; "Zl" and "Zp" break lines.
-_UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
 
 def plain(text: str, limit: int = MAX_REASON_CHARS) -> str:
@@ -90,7 +91,7 @@ def plain(text: str, limit: int = MAX_REASON_CHARS) -> str:
     text = text[: 2 * limit]
     printable = text
     if not text.isprintable():  # most texts are, and then need no look at each character
-        printable = "".join(" " if unicodedata.category(c) in _UNPRINTABLE else c for c in text)
+        printable = "".join(" " if unicodedata.category(c) in UNPRINTABLE else c for c in text)
     line = " ".join(printable.split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
@@ -226,6 +227,20 @@ class LockedOut(JoinError):
             "The other devices do not accept this one, so nothing on the tailnet can be reached.",
             f"On a signing device run `tailscale lock sign {self.node_key}`, then call the tool again; "
             "or use an auth key that was signed with `tailscale lock sign`.",
+        )
+
+
+class NotLetIn(JoinError):
+    """A command has waited `seconds` for what `obstacle` asks of a person. Its device ends with it, the link too."""
+
+    def __init__(self, obstacle: JoinError, seconds: float) -> None:
+        self.obstacle = obstacle
+        what = "logged in" if isinstance(obstacle, LoginNeeded) else "approved the device"
+        super().__init__(
+            f"Nobody has {what} within {seconds:g} s.",
+            "The command ends here, and its device with it; a link that was shown is of no use any more.",
+            "Run it again, with more time if it takes that (TS_JOIN_TIMEOUT, in seconds); "
+            "to join without a person, set TS_AUTHKEY or TS_AUTHKEY_FILE.",
         )
 
 

@@ -17,6 +17,7 @@ import logging
 import re
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 MARK = "[secret]"
 # Below this a value is a common syllable and would blot out ordinary text. Tailscale's keys have more than 20
@@ -68,6 +69,16 @@ class Redactor:
         if not text:
             return text
         return _replace(text, sorted(self._spans(text)))
+
+    def value(self, value: Any) -> Any:  # noqa: ANN401 - JSON
+        """As a call, for every text in what JSON can hold, the names of members included."""
+        if isinstance(value, str):
+            return self(value)
+        if isinstance(value, dict):
+            return {self(key): self.value(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.value(item) for item in value]
+        return value
 
     def _spans(self, text: str) -> Iterator[tuple[int, int]]:
         marks = [found.span() for found in re.finditer(re.escape(MARK), text)]

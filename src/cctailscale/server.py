@@ -141,27 +141,22 @@ class Server(MCPServer[Any]):
             item.model_copy(update={"text": self._redactor(item.text)}) if isinstance(item, TextContent) else item
             for item in result.content
         ]
-        structured = self._redacted_value(result.structured_content)
+        structured = self._redactor.value(result.structured_content)
         return result.model_copy(update={"content": content, "structured_content": structured})
-
-    def _redacted_value(self, value: Any) -> Any:  # noqa: ANN401 - JSON
-        if isinstance(value, str):
-            return self._redactor(value)
-        if isinstance(value, dict):
-            return {self._redactor(key): self._redacted_value(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [self._redacted_value(item) for item in value]
-        return value
 
 
 def _told(tool: str, error: ValidationError) -> str:
-    """What is wrong with a call's arguments, one sentence each, without pydantic's links and types."""
+    return f"{tool} was not called, because its arguments are wrong. {'; '.join(faults_of(error))}."
+
+
+def faults_of(error: ValidationError) -> list[str]:
+    """What is wrong with a call's arguments, a sentence for each, without pydantic's links and types."""
     faults = []
     for fault in error.errors(include_url=False, include_context=False, include_input=False):
         name = ".".join(str(part) for part in fault["loc"])
         faults.append("is not a parameter of it" if fault["type"] == "extra_forbidden" else fault["msg"].lower())
         faults[-1] = f"{name}: {faults[-1]}"
-    return f"{tool} was not called, because its arguments are wrong. {'; '.join(faults)}."
+    return faults
 
 
 async def _elicit_login(context: Context[Any, Any], needed: LoginNeeded) -> None:

@@ -111,6 +111,12 @@ def test_every_variable_reaches_its_field() -> None:
     assert found.warnings == ()
 
 
+def test_what_is_set_is_known_by_name() -> None:
+    found = load(TS_TAGS="tag:ci", TS_STATE_DIR="${UNSET}", TS_HOSTNAME=" ", USER="ada", TS_JOIN_TIMEOUT="soon")
+    assert found.settings.given == ("TS_TAGS",)
+    assert load().settings.given == ()
+
+
 def test_only_the_given_environment_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TS_HOSTNAME", "from-os-environ")
     monkeypatch.setenv("hostname", "from-os-environ")

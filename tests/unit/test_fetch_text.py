@@ -349,7 +349,7 @@ def test_header_values_and_the_reason_are_cut() -> None:
     ],
 )
 def test_text_is_shown_in_its_charset(kind: str, body: bytes, text: str) -> None:
-    assert networking._body_text(answer(body, kind), 100) == (text, "")
+    assert networking.body_text(answer(body, kind), 100) == (text, "")
 
 
 @pytest.mark.parametrize(
@@ -363,21 +363,21 @@ def test_text_is_shown_in_its_charset(kind: str, body: bytes, text: str) -> None
     ],
 )
 def test_binary_is_shown_as_type_and_size(kind: str, body: bytes, text: str) -> None:
-    assert networking._body_text(answer(body, kind), 100) == (text, "With save_to it becomes a file.")
+    assert networking.body_text(answer(body, kind), 100) == (text, "With save_to it becomes a file.")
 
 
 @pytest.mark.parametrize("charset", ["zlib", "bz2", "hex", "base64", "uu", "quopri", "rot13"])
 def test_codecs_that_are_no_charsets_are_not_used(charset: str) -> None:
     bomb = zlib.compress(b"\0" * 50_000_000)
     for kind in ("text/plain", "application/octet-stream", "application/x-thing"):
-        text, _ = networking._body_text(answer(bomb, f"{kind}; charset={charset}"), 400_000)
+        text, _ = networking.body_text(answer(bomb, f"{kind}; charset={charset}"), 400_000)
         assert len(text) <= len(bomb) + 100
 
 
 def test_a_charset_cannot_make_decoding_slow() -> None:
     body = b"a" * 200_000 + b"-" + b"9" * 200_000  # quadratic in punycode: minutes
     began = time.monotonic()
-    networking._body_text(answer(body, "text/plain; charset=punycode"), 400_000)
+    networking.body_text(answer(body, "text/plain; charset=punycode"), 400_000)
     assert time.monotonic() - began < 5
 
 
@@ -385,7 +385,7 @@ def test_a_charset_cannot_make_decoding_slow() -> None:
 @given(st.binary(max_size=200), st.sampled_from(["text/plain", "application/x-y", ""]), st.data())
 def test_any_body_in_any_charset_is_text_that_can_be_sent(body: bytes, kind: str, data: st.DataObject) -> None:
     charset = data.draw(st.one_of(st.text(max_size=12), st.sampled_from(sorted(CODECS))))
-    text, note = networking._body_text(answer(body, f"{kind}; charset={charset}"), 1000)
+    text, note = networking.body_text(answer(body, f"{kind}; charset={charset}"), 1000)
     text.encode()
     binary = text.startswith("[") and text.endswith("; not shown]")
     assert note == ("With save_to it becomes a file." if binary else "")
@@ -402,7 +402,7 @@ def test_every_charset_on_the_list_is_one_that_python_has() -> None:
 
 
 def test_a_cut_says_how_much_is_shown_and_how_to_get_more() -> None:
-    text, note = networking._body_text(answer(b"abcde", complete=False, declared_bytes=1000), 5)
+    text, note = networking.body_text(answer(b"abcde", complete=False, declared_bytes=1000), 5)
     assert text == "abcde"
     assert note == (
         "The body was cut at max_bytes=5: the first 5 of 1000 bytes are shown. "
@@ -412,7 +412,7 @@ def test_a_cut_says_how_much_is_shown_and_how_to_get_more() -> None:
 
 def test_a_cut_of_what_came_compressed_does_not_tell_the_compressed_size() -> None:
     headers = (("Content-Type", TEXT), ("Content-Encoding", "gzip"))
-    _, note = networking._body_text(answer(b"abcde", headers=headers, complete=False, declared_bytes=7), 5)
+    _, note = networking.body_text(answer(b"abcde", headers=headers, complete=False, declared_bytes=7), 5)
     assert "the first 5 bytes are shown" in note
 
 
@@ -421,7 +421,7 @@ def test_a_cut_of_what_came_compressed_does_not_tell_the_compressed_size() -> No
 def test_a_character_that_a_cut_has_halved_is_left_out(text: str, data: st.DataObject) -> None:
     whole = text.encode()
     cut = data.draw(st.integers(1, len(whole)))
-    shown, _ = networking._body_text(answer(whole[:cut], complete=False, declared_bytes=len(whole)), cut)
+    shown, _ = networking.body_text(answer(whole[:cut], complete=False, declared_bytes=len(whole)), cut)
     assert text.startswith(shown)
     assert len(shown.encode()) > cut - 4
 

@@ -250,6 +250,12 @@ def test_a_record_whose_arguments_do_not_fit_is_still_logged(logger: Captured) -
     assert lines == [f"one %s {MARK} (the arguments do not fit)"]
 
 
+def test_every_text_in_json_is_redacted() -> None:
+    redact = Redactor("s3cr3t-value")
+    value = {"s3cr3t-value": ["a s3cr3t-value", {"b": "s3cr3t-value"}], "n": [1, 2.5, True, None]}
+    assert redact.value(value) == {MARK: [f"a {MARK}", {"b": MARK}], "n": [1, 2.5, True, None]}
+
+
 # ---- the project's own errors
 
 
@@ -261,6 +267,8 @@ ERRORS: list[Callable[[str], errors.CcTailscaleError]] = [
     lambda text: errors.KeyRefused(text, "TS_AUTHKEY_FILE"),
     lambda text: errors.ApprovalNeeded("cc-ada-1a2b", text),
     errors.LockedOut,
+    lambda text: errors.NotLetIn(errors.LoginNeeded(text), 60),
+    lambda text: errors.NotLetIn(errors.ApprovalNeeded("cc-ada-1a2b", text), 60),
     lambda text: errors.ControlUnreachable(text, text),
     lambda text: errors.JoinTimeout(60, text),
     errors.NodeFailed,

@@ -64,6 +64,17 @@ KEEP_ALIVE_SECONDS = 30.0
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 
 
+def trusting(extra_ca: Path | None) -> ssl.SSLContext:
+    """Trusts what the operating system trusts, and the certificates in `extra_ca`. Blocks. Raises TlsError."""
+    context = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if extra_ca is not None:
+        try:
+            context.load_verify_locations(extra_ca)
+        except OSError as error:  # ssl.SSLError is one
+            raise TlsError("any host", f"SSL_CERT_FILE ({extra_ca}) cannot be read: {error}") from error
+    return context
+
+
 class Dialer:
     """Connections to the tailnet through one node.
 
@@ -96,17 +107,8 @@ class Dialer:
     async def tls(self) -> ssl.SSLContext:
         """Trusts what the operating system trusts, and the certificates in `extra_ca`. Raises TlsError."""
         if self._tls is None:
-            self._tls = await anyio.to_thread.run_sync(self._load_tls)
+            self._tls = await anyio.to_thread.run_sync(trusting, self._extra_ca)
         return self._tls
-
-    def _load_tls(self) -> ssl.SSLContext:
-        context = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        if self._extra_ca is not None:
-            try:
-                context.load_verify_locations(self._extra_ca)
-            except OSError as error:  # ssl.SSLError is one
-                raise TlsError("any host", f"SSL_CERT_FILE ({self._extra_ca}) cannot be read: {error}") from error
-        return context
 
     async def resolve(self, host: str) -> list[Address]:
         """The addresses of a name (short, full, with a final dot) or of an address, IPv4 first.

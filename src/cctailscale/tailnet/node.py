@@ -104,7 +104,7 @@ _CAN_RUN_AGAIN = (IPNState.NeedsLogin, IPNState.NeedsMachineAuth, IPNState.Start
 class Node:
     """The tailnet for the tools. `opened` owns its lifetime; `device` gives the device that runs, joining first."""
 
-    def __init__(self, loaded: Loaded, redactor: Redactor, tasks: anyio.abc.TaskGroup) -> None:
+    def __init__(self, loaded: Loaded, redactor: Redactor, tasks: anyio.abc.TaskGroup, *, sweeps: bool = True) -> None:
         self._loaded = loaded
         self._redactor = redactor
         self._tasks = tasks
@@ -117,17 +117,20 @@ class Node:
         self._obstacle: CcTailscaleError | None = None
         self._looking = anyio.Lock()
         self._next_look = 0.0
-        self._swept = False
+        self._swept = not sweeps
         self._stopping = False
         self._served = anyio.Event()  # the next device has begun to serve
         self.started_at: float | None = None  # monotonic; when the device began to run
 
     @classmethod
     @asynccontextmanager
-    async def opened(cls, loaded: Loaded, redactor: Redactor) -> AsyncIterator[Node]:
-        """A node that has done nothing yet. On the way out every device is closed; see `stop` for the logout."""
+    async def opened(cls, loaded: Loaded, redactor: Redactor, *, sweeps: bool = True) -> AsyncIterator[Node]:
+        """A node that has done nothing yet. On the way out every device is closed; see `stop` for the logout.
+
+        `sweeps`: once joined, it clears away what killed sessions have left.
+        """
         async with anyio.create_task_group() as tasks:
-            node = cls(loaded, redactor, tasks)
+            node = cls(loaded, redactor, tasks, sweeps=sweeps)
             tasks.start_soon(node._look_again)
             try:
                 yield node
@@ -225,6 +228,13 @@ class Node:
                 log.info("the node does not run: %s", error.happened)
             except Exception:  # a defect in there must not end the session
                 log.exception("the node could not be looked at")
+
+    async def passed(self, obstacle: JoinError) -> None:
+        """Returns once a person has done what `obstacle`, the last one, asks for, or it reads otherwise by now."""
+        waiting = self._waiting
+        if waiting is not None:
+            device = waiting.device
+            await device.wait_until(lambda: str(device.obstacle()) != str(obstacle))
 
     async def _is_sound(self) -> bool:
         """Whether the device is to go on serving: it runs, and control does not say that it has no such device."""

@@ -198,7 +198,7 @@ def _shown(answer: "Answer", max_bytes: int, *notes: str | None, verified: bool 
     shown = [(name, value) for name, value in answer.headers if name.lower() in SHOWN_HEADERS]
     for name, value in shown[:MAX_SHOWN_HEADERS]:
         lines.append(f"{plain(name)}: {plain(value, MAX_SHOWN_VALUE_CHARS)}")
-    text, note = _body_text(answer, max_bytes)
+    text, note = body_text(answer, max_bytes)
     head = f"Answer from {plain(answer.hops[0] if answer.hops else answer.url)}"
     if answer.hops:  # where they led was the peer's choice
         head += f" after {len(answer.hops)} redirect(s)"
@@ -219,7 +219,7 @@ def _kind(answer: "Answer") -> str:
     return answer.header("content-type").partition(";")[0].strip().lower()
 
 
-def _body_text(answer: "Answer", max_bytes: int) -> tuple[str, str]:
+def body_text(answer: "Answer", max_bytes: int) -> tuple[str, str]:
     """The body as text, and a sentence that says what of it that is, if it is not all."""
     kind = _kind(answer)
     if not answer.body:

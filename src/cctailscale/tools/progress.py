@@ -4,6 +4,26 @@ from typing import Any
 
 from mcp.server.mcpserver import Context
 
+from cctailscale.tailnet.attempt import Report
+
+
+class ShellContext(Context[Any]):
+    """The context of a call that comes from a shell and not over MCP: each stage of its progress goes to `report`."""
+
+    _report: Report
+
+    def __init__(self, report: Report) -> None:
+        super().__init__()
+        self._report = report
+
+    async def report_progress(
+        self,
+        progress: float,  # noqa: ARG002 - the SDK's signature
+        total: float | None = None,  # noqa: ARG002
+        message: str | None = None,
+    ) -> None:
+        await self._report(message or "")
+
 
 class Progress:
     """MCP progress of one call; without a progress token it goes nowhere. Called with a stage, it reports that."""
