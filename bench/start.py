@@ -19,7 +19,8 @@ EMPTY = (sys.executable, "-m", "bench.empty_server")
 PROCESS_SECONDS = 60.0
 # What belongs to the tailnet and may load only after `initialize` is answered.
 LATE = re.compile(
-    r"(aiohttp|aiohttp_socks|python_socks|dns)(\..+)?|cctailscale\._libtailscale|cctailscale\.tailnet\.device"
+    r"(aiohttp|aiohttp_socks|python_socks|dns|rich|cctailscale\.commands)(\..+)?"
+    r"|cctailscale\._libtailscale|cctailscale\.tailnet\.device"
 )
 
 INITIALIZE = {

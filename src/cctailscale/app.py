@@ -53,6 +53,7 @@ class Parts:
     redactor: Redactor
     node: Node
     forwards: Forwards
+    inbound: InboundForwards
 
 
 def run(environ: Mapping[str, str]) -> NoReturn:
@@ -102,11 +103,15 @@ async def _perform(
 
     loop = asyncio.get_running_loop()
     # What killed sessions left is for a process that lives longer; and their restart may still want it.
-    async with Node.opened(loaded, redactor, sweeps=False) as node, Forwards.opened(node) as forwards:
+    async with (
+        Node.opened(loaded, redactor, sweeps=False) as node,
+        Forwards.opened(node) as forwards,
+        InboundForwards.opened(node, forwards) as inbound,
+    ):
         loop.add_reader(wake, stop)
         try:
             with running:
-                code = await command(Parts(loaded, redactor, node, forwards))
+                code = await command(Parts(loaded, redactor, node, forwards, inbound))
         finally:
             loop.remove_reader(wake)
             await node.stop(LOGOUT_SECONDS)

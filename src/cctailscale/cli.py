@@ -1,36 +1,30 @@
-"""The command line: `cc-tailscale` alone is the MCP server."""
+"""The command line: `cc-tailscale` alone is the MCP server, with a word after it a command for people."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from cctailscale import __version__
+_HINT = """\
+cc-tailscale is an MCP server: it speaks JSON-RPC on stdin and stdout, and waits for a client now (Ctrl-C to stop).
+Add it to Claude Code with: claude mcp add tailscale -- uvx cc-tailscale
+For what it does from a shell: cc-tailscale --help"""
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Runs what `argv` says, to the end of the process."""
-    _parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words not in ([], ["serve"]):
+        from cctailscale.commands.arguments import parsed
+
+        arguments = parsed(words)  # before all that the command itself needs is loaded
+        from cctailscale.commands.shell import run as run_command
+
+        run_command(arguments, os.environ)
     if sys.stdin.isatty():
         print(_HINT, file=sys.stderr)  # noqa: T201 - said to a person who started it by hand
     from cctailscale.app import run
 
     run(os.environ)
-
-
-_HINT = """\
-cc-tailscale is an MCP server: it speaks JSON-RPC on stdin and stdout, and waits for a client now (Ctrl-C to stop).
-Add it to Claude Code with: claude mcp add tailscale -- uvx cc-tailscale"""
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="cc-tailscale",
-        description="MCP server that puts Claude Code on your tailnet. It serves stdin and stdout.",
-        epilog="Settings are environment variables: see README.md.",
-    )
-    parser.add_argument("--version", action="version", version=f"cc-tailscale {__version__}")
-    return parser

@@ -14,6 +14,7 @@ PACKAGE = "cctailscale"
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"__main__"}),
     frozenset({"cli"}),
+    frozenset({"commands"}),
     frozenset({"app"}),
     frozenset({"server"}),
     frozenset({"tools", "stdio"}),
@@ -120,9 +121,10 @@ def test_only_config_reads_the_environment() -> None:
 
 
 def test_nothing_heavy_is_loaded_by_the_time_the_server_is_ready() -> None:
-    program = "import cctailscale.app, sys; print(*sorted(sys.modules))"
+    program = "import cctailscale.cli, cctailscale.app, sys; print(*sorted(sys.modules))"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     loaded = set(run.stdout.split())
     assert f"{PACKAGE}.server" in loaded
     heavy = {"aiohttp", "aiohttp_socks", "python_socks", "dns", "truststore", f"{PACKAGE}.{EXTENSION}"}
+    heavy |= {"rich", f"{PACKAGE}.commands"}  # for people alone
     assert not loaded & heavy

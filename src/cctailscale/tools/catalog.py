@@ -26,11 +26,15 @@ if TYPE_CHECKING:
 
 def tools_of(node: Node, outbound: Forwards, inbound: InboundForwards, agent: Agent) -> list[Tool]:
     """Every tool, with annotations that are true and a schema that takes no unknown parameter."""
+    return [*tailnet_tools(node, outbound, inbound), *agent_tools(node, agent)]
+
+
+def tailnet_tools(node: Node, outbound: Forwards, inbound: InboundForwards) -> list[Tool]:
+    """Those that reach what is on the tailnet, and find out why not."""
     networking_tools = networking.Networking(node)
     forwarding = forwards.PortForwarding(node, outbound, inbound)
     diagnosing = diagnostics.Diagnostics(node)
     checking = checks.Checks(node)
-    talking = messaging.Messaging(node, agent)
     return [
         _tool(networking_tools.tailscale_status, "Tailscale status", read_only=True),
         _tool(networking_tools.tailscale_fetch, "Fetch from the tailnet", read_only=False, meta=networking.META),
@@ -43,6 +47,13 @@ def tools_of(node: Node, outbound: Forwards, inbound: InboundForwards, agent: Ag
         _tool(checking.tailscale_netcheck, "Check the network", read_only=True),
         _tool(checking.tailscale_cert, "HTTPS certificate", read_only=False, destructive=False),
         _tool(forwarding.tailscale_port_forward, "Forward a port to or from the tailnet", read_only=False),
+    ]
+
+
+def agent_tools(node: Node, agent: Agent) -> list[Tool]:
+    """Those that talk to other agents."""
+    talking = messaging.Messaging(node, agent)
+    return [
         _tool(talking.tailscale_agents, "Other agents", read_only=False, destructive=False),
         _tool(talking.tailscale_send_message, "Send a message to agents", read_only=False, destructive=False),
         _tool(
