@@ -58,6 +58,7 @@ def parsed(words: Sequence[str]) -> argparse.Namespace:
         made.add_argument("--json", action="store_true", default=False, help="the result as JSON")
         return made
 
+    command("doctor", "check everything, one thing after the other, and say what to do")
     command("status", "where this node stands: names, addresses, tailnet, owner, health")
     _devices(command)
     _diagnoses(command)

@@ -13,10 +13,11 @@ import anyio
 from cctailscale import app
 from cctailscale.commands.arguments import TOOLS
 from cctailscale.commands.calls import Tools, WrongArguments
+from cctailscale.commands.doctor import examined
 from cctailscale.commands.fetch import fetched
 from cctailscale.commands.render import exit_code, rendered
 from cctailscale.commands.screen import Screen, apart
-from cctailscale.config import load_settings
+from cctailscale.config import child_environment, load_settings
 from cctailscale.errors import CcTailscaleError
 from cctailscale.redact import Redactor
 from cctailscale.tools.diagnostics import MAX_ROWS
@@ -32,14 +33,18 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> NoReturn:
     loaded = load_settings(environ)
     redactor = Redactor(*loaded.settings.secrets())
     screen = Screen(redactor)
-    app.perform(loaded, redactor, screen.handler, partial(_carried_out, arguments, screen))
+    app.perform(loaded, redactor, screen.handler, partial(_carried_out, arguments, screen, child_environment(environ)))
 
 
-async def _carried_out(arguments: argparse.Namespace, screen: Screen, parts: app.Parts) -> int:
+async def _carried_out(
+    arguments: argparse.Namespace, screen: Screen, children: Mapping[str, str], parts: app.Parts
+) -> int:
     """The exit code. Raises nothing: what goes wrong is shown."""
     try:
         with screen.progress() as progress:
             tools = Tools(parts, screen, progress)
+            if arguments.command == "doctor":
+                return await examined(arguments, screen, tools, children)
             for warning in parts.loaded.settings.warnings:
                 screen.note(warning, "yellow")
             return await _COMMANDS.get(arguments.command, _called)(arguments, screen, tools)
