@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"tailscale.com/control/ts2021"
+	"tailscale.com/hostinfo"
 	"tailscale.com/tailcfg"
 )
 
@@ -19,9 +20,11 @@ var questions atomic.Int64
 // tell a deletion from an outage: either way its map poll ends and every new
 // one fails, with pauses of up to 45 s between two attempts.
 //
-// The question is a map request of its own, which control answers with 404 for
-// a device that it does not have. A streaming one, since that is read only
-// (tailcfg.MapRequest.Stream); its answer is not read.
+// The question is a map request of its own. 404 is what control answers about a
+// device that it does not have: Tailscale's (tailscale/tailscale#12032, #20615)
+// and Headscale (hscontrol/noise.go; 0.23 and 0.24 said 500, as of any failure).
+// Nothing else is taken for a deletion: what it means may pass, and the device
+// would be given up for nothing.
 func (n *node) known(ctx context.Context) (bool, error) {
 	if err := n.running(); err != nil {
 		return false, err
@@ -33,10 +36,17 @@ func (n *node) known(ctx context.Context) (bool, error) {
 	if status.Self == nil || status.Self.PublicKey.IsZero() {
 		return false, nil // it is not logged in
 	}
+	// A streaming request is meant to be read-only (tailcfg.MapRequest.Stream), but Headscale takes over from it what it
+	// says about the device, also nothing at all (hscontrol/state, UpdateNodeFromMapRequest, since 0.27). Without its
+	// disco key no peer would find the device any more.
+	about := hostinfo.New()
+	about.Hostname = n.cfg.Hostname
 	body, err := json.Marshal(tailcfg.MapRequest{
-		Version: tailcfg.CurrentCapabilityVersion,
-		NodeKey: status.Self.PublicKey,
-		Stream:  true,
+		Version:  tailcfg.CurrentCapabilityVersion,
+		NodeKey:  status.Self.PublicKey,
+		DiscoKey: n.server.Sys().MagicSock.Get().DiscoPublicKey(),
+		Hostinfo: about,
+		Stream:   true,
 	})
 	if err != nil {
 		return false, err
@@ -58,10 +68,10 @@ func (n *node) known(ctx context.Context) (bool, error) {
 		return false, failf(codeUnreachable, "control gave no answer: %v", err)
 	case code == http.StatusOK:
 		return true, nil
-	case code == http.StatusRequestTimeout, code == http.StatusTooManyRequests, code >= 500:
-		return false, failf(codeUnreachable, "control answered HTTP %d", code)
+	case code == http.StatusNotFound:
+		return false, nil
 	}
-	return false, nil
+	return false, failf(codeUnreachable, "control answered HTTP %d", code)
 }
 
 // askControl sends req over the node's connection to control and returns the

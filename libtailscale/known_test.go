@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 )
@@ -48,5 +50,39 @@ func TestAControlThatDoesNotAnswerHasNotDeletedTheDevice(t *testing.T) {
 	}
 	if err := outcome(t, "the question ends with the node", soon, asking); err == nil {
 		t.Error("it was answered")
+	}
+}
+
+// Only 404 says that there is no such device: it is what Tailscale's own
+// control and Headscale answer then. All else may pass.
+func TestNoOtherAnswerOfControlIsTakenForADeletion(t *testing.T) {
+	w := onOwnTailnet(t)
+	c := configFor(t, "refused")
+	c.ControlURL, c.AuthKey = w.ControlURL, w.AuthKey
+	n := joined(t, c)
+	for _, status := range []int{400, 401, 403, 405, 408, 429, 500, 501, 502, 503} {
+		w.faults(t, map[string]any{"map_status": status})
+		has, err := knownWithin(n, waitLimit)
+		if err == nil || codeOf(err) != codeUnreachable || !strings.Contains(err.Error(), fmt.Sprint("HTTP ", status)) {
+			t.Errorf("HTTP %d: %v, %v", status, has, err)
+		}
+	}
+}
+
+// Headscale takes over what a streaming request says, though that is meant to
+// be read-only: with an empty disco key the device could not be reached any more.
+func TestTheQuestionChangesNothingOfWhatControlKnowsAboutTheDevice(t *testing.T) {
+	w := onOwnTailnet(t)
+	c := configFor(t, "asking")
+	c.ControlURL, c.AuthKey = w.ControlURL, w.AuthKey
+	n := joined(t, c)
+	w.admin(t, "PUT", "/settings", map[string]any{"believe_streams": true}, nil)
+	if has, err := knownWithin(n, waitLimit); err != nil || !has {
+		t.Fatalf("%v, %v", has, err)
+	}
+	var overwritten struct{ Events []struct{ Detail string } }
+	w.admin(t, "GET", "/events?kind=overwritten", nil, &overwritten)
+	if len(overwritten.Events) > 0 {
+		t.Error(overwritten.Events)
 	}
 }

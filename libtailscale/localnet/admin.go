@@ -219,8 +219,9 @@ type settingsJSON struct {
 	RequireApproval    *bool            `json:"require_approval,omitempty"`
 	KeyExpirySeconds   *int64           `json:"key_expiry_seconds,omitempty"` // of untagged nodes that join from now on
 	HTTPS              *bool            `json:"https,omitempty"`
-	RecheckKeys        *bool            `json:"recheck_keys,omitempty"` // see recheckLocked
-	Health             *[]healthMessage `json:"health,omitempty"`       // strings, or {id, title, text, severity}
+	RecheckKeys        *bool            `json:"recheck_keys,omitempty"`    // see recheckLocked
+	BelieveStreams     *bool            `json:"believe_streams,omitempty"` // see believe
+	Health             *[]healthMessage `json:"health,omitempty"`          // strings, or {id, title, text, severity}
 }
 
 func (c *control) adminGetSettings(w http.ResponseWriter, r *http.Request) {
@@ -232,7 +233,7 @@ func (c *control) adminGetSettings(w http.ResponseWriter, r *http.Request) {
 func (s settings) json() settingsJSON {
 	away, expiry := s.EphemeralTimeout.Milliseconds(), int64(s.KeyExpiry.Seconds())
 	health := append([]healthMessage{}, s.Health...)
-	return settingsJSON{&away, &s.RequireApproval, &expiry, &s.HTTPS, &s.RecheckKeys, &health}
+	return settingsJSON{&away, &s.RequireApproval, &expiry, &s.HTTPS, &s.RecheckKeys, &s.BelieveStreams, &health}
 }
 
 func (c *control) adminPutSettings(w http.ResponseWriter, r *http.Request) {
@@ -252,6 +253,7 @@ func (c *control) adminPutSettings(w http.ResponseWriter, r *http.Request) {
 	assign(&s.RequireApproval, req.RequireApproval)
 	assign(&s.HTTPS, req.HTTPS)
 	assign(&s.RecheckKeys, req.RecheckKeys)
+	assign(&s.BelieveStreams, req.BelieveStreams)
 	assign(&s.Health, req.Health)
 	c.net.rearmReaper()
 	c.net.changedLocked(nil)

@@ -19,6 +19,7 @@ type faultSet struct {
 	OAuthDelayMS  int      `json:"oauth_delay_ms"`  // the OAuth endpoints share the port, but not delay and hang
 	OAuthHang     bool     `json:"oauth_hang"`
 	OAuthOutage   bool     `json:"oauth_outage"` // close the connection instead of answering
+	MapStatus     int      `json:"map_status"`   // answer new map requests with this HTTP status
 	Paths         []string `json:"paths"`        // delay and hang only these; all if empty
 }
 

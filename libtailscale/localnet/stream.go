@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"net/http"
 	"time"
@@ -69,10 +70,16 @@ func (c *control) serveMap(w http.ResponseWriter, r *http.Request, machine key.M
 		http.Error(w, problem, status)
 		return
 	}
+	if set, _ := c.faults.get(); set.MapStatus != 0 {
+		http.Error(w, http.StatusText(set.MapStatus), set.MapStatus)
+		return
+	}
 	// A streaming request of a modern client is read-only (see
 	// tailcfg.MapRequest.Stream); its zero fields must not overwrite anything.
 	if !req.ReadOnly && !(req.Stream && req.Version >= 68) {
 		c.net.applyMapRequest(n, &req)
+	} else if req.Stream {
+		c.net.believe(n, &req)
 	}
 	if !req.Stream {
 		c.faults.delay(r.Context(), r.URL.Path)
@@ -133,6 +140,31 @@ func (t *tailnet) applyMapRequest(n *node, req *tailcfg.MapRequest) {
 			s.poke()
 		}
 	}
+}
+
+// believe takes over what Headscale does from a request that is meant to be
+// read-only (hscontrol/state, UpdateNodeFromMapRequest, since 0.27): the disco
+// key and the Hostinfo, also empty ones. It is a setting; what was lost by it
+// stands in the journal as "overwritten".
+func (t *tailnet) believe(n *node, req *tailcfg.MapRequest) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.settings.BelieveStreams {
+		return
+	}
+	said := tailcfg.Hostinfo{}
+	if req.Hostinfo != nil {
+		said = *req.Hostinfo
+	}
+	if said.Hostname == "" { // not this one
+		said.Hostname = n.hostinfo.Hostname
+	}
+	if n.disco != req.DiscoKey || n.hostinfo.OS != said.OS {
+		t.journal.add("overwritten", n, fmt.Sprintf("disco=%v os=%q", req.DiscoKey.ShortString(), said.OS))
+	}
+	n.disco = req.DiscoKey
+	t.applyHostinfoLocked(n, &said)
+	t.changedLocked(n)
 }
 
 // openStream makes a stream for n, which is online from now on, and ends the

@@ -63,6 +63,7 @@ type settings struct {
 	KeyExpiry        time.Duration // of untagged nodes that join from now on
 	HTTPS            bool
 	RecheckKeys      bool
+	BelieveStreams   bool
 	Health           []healthMessage
 }
 
