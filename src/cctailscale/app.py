@@ -174,7 +174,7 @@ async def _serve(loaded: Loaded, redactor: Redactor, wake: socket.socket) -> Non
         def tools() -> list[Tool]:
             from cctailscale.tools.catalog import tools_of
 
-            return tools_of(node, forwards, inbound, agent)
+            return tools_of(node, forwards, inbound, agent, redactor)
 
         server = Server(tools, redactor, initialized, node.notice)
         tasks.start_soon(_watch_parent, stop)

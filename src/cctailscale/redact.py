@@ -7,7 +7,7 @@ values are the only sure way to know one.
 By shape: what looks like a Tailscale or Headscale key, a private key of the node, or a password in a URL goes too,
 even when nobody told the redactor about it.
 
-Text is redacted line by line or whole; a secret that is cut in two by the caller is not found.
+A secret that the caller has cut in two is not found: who shows a part of a text gives all of it, and says which part.
 """
 
 from __future__ import annotations
@@ -64,11 +64,16 @@ class Redactor:
                     finders[secret] = _Finder(secret)
             self._finders = finders  # a new dict: __call__ iterates without the lock
 
-    def __call__(self, text: str) -> str:
-        """The text with every secret replaced. Overlapping ones are replaced as one, so that no end stays behind."""
+    def __call__(self, text: str, start: int = 0, end: int | None = None) -> str:
+        """The text, or its part from `start` to `end`, with every secret replaced, also one that lies in it half.
+
+        Overlapping ones are replaced as one, so that no end stays behind.
+        """
         if not text:
             return text
-        return _replace(text, sorted(self._spans(text)))
+        end = len(text) if end is None else end
+        spans = sorted((max(left, start), min(right, end)) for left, right in self._spans(text))
+        return _replace(text[:end], start, [(left, right) for left, right in spans if left < right])
 
     def value(self, value: Any) -> Any:  # noqa: ANN401 - JSON
         """As a call, for every text in what JSON can hold, the names of members included."""
@@ -210,11 +215,11 @@ def _hex(value: int, digits: int) -> str:
     return "".join(f"[{d}{d.upper()}]" if d.isalpha() else d for d in f"{value:0{digits}x}")
 
 
-def _replace(text: str, spans: list[tuple[int, int]]) -> str:
+def _replace(text: str, begin: int, spans: list[tuple[int, int]]) -> str:
     if not spans:
-        return text
+        return text[begin:]
     pieces: list[str] = []
-    done = 0
+    done = begin
     start, end = spans[0]
     for left, right in [*spans[1:], (len(text) + 1, 0)]:
         if left < end:

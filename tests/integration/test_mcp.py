@@ -613,6 +613,21 @@ async def test_no_secret_leaves_the_process_by_any_way(
             assert not [line for line in agent.lines if form in line and '"code":' not in line]
 
 
+async def test_a_secret_that_a_page_s_end_cuts_is_not_shown_in_part(
+    tailnet: Localnet, peer: ScriptedPeer, secret_key: str, tmp_path: Path
+) -> None:
+    url = peer.answer("/cut", http("0123456789" + KEY + "9876543210", Content_Type="text/plain"))
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5000\r\n\r\n"
+    broken_off = peer.answer("/broken", head + b"0123456789" + KEY.encode())
+    async with Agent.started(environ_for(tailnet, tmp_path) | {"TS_AUTHKEY": secret_key}) as agent:
+        for page in (url, broken_off):
+            for offset, count, shown in ((0, 15, "0123456789[secret]"), (14, 5, "[secret]"), (5, 8, "56789[secret]")):
+                answer = await agent.succeed("tailscale_fetch", url=page, offset=offset, max_bytes=count)
+                assert f"\n\n{shown}\n</data" in answer.text
+        answer = await agent.succeed("tailscale_fetch", url=url, offset=10 + len(KEY) - 3)
+        assert "\n\n[secret]9876543210\n</data" in answer.text
+
+
 # ---- a client that does not read -------------------------------------------------------------------------------------
 
 

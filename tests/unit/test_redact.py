@@ -28,6 +28,18 @@ surroundings = st.text(string.printable, max_size=40)
 # ---- by value
 
 
+@given(secret_values, surroundings, surroundings, st.integers(0, 160), st.integers(0, 160))
+def test_of_a_part_of_a_text_no_part_of_a_secret_is_shown(
+    secret: str, before: str, after: str, start: int, end: int
+) -> None:
+    text = before + secret + after
+    assume(Redactor(secret)(text) == before + MARK + after)
+    first, last = len(before), len(before) + len(secret)
+    inside = MARK if max(start, first) < min(end, last) else ""
+    expected = text[start : max(start, min(end, first))] + inside + text[max(start, last) : end]
+    assert Redactor(secret)(text, start, end) == expected
+
+
 @given(secret_values, surroundings, surroundings)
 @example("secret-", "[", "]")
 @example("aaaa", "a", "aa")

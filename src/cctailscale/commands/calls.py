@@ -27,7 +27,9 @@ class Tools:
         self.parts = parts
         self.screen = screen
         self.progress = progress
-        self._tools = {tool.name: tool for tool in tailnet_tools(parts.node, parts.forwards, parts.inbound)}
+        self._tools = {
+            tool.name: tool for tool in tailnet_tools(parts.node, parts.forwards, parts.inbound, parts.redactor)
+        }
 
     def checked(self, name: str, given: dict[str, Any]) -> dict[str, Any]:
         """All arguments of a tool, with its defaults for those that are not `given`. Raises WrongArguments."""

@@ -12,6 +12,7 @@ from typing import Any
 from cctailscale.commands.calls import Tools, WrongArguments
 from cctailscale.commands.screen import Screen, apart
 from cctailscale.errors import shown_address
+from cctailscale.redact import Redactor
 from cctailscale.tailnet.fetch import Answer, Request, fetch
 from cctailscale.tools.networking import body_text
 
@@ -42,7 +43,7 @@ async def fetched(arguments: argparse.Namespace, screen: Screen, tools: Tools) -
         if arguments.json:
             await apart(screen.result_json, _as_json(answer))
         elif screen.is_terminal:
-            _show(answer, request.max_bytes, screen, head=arguments.include)
+            _show(answer, request.max_bytes, screen, tools.parts.redactor, head=arguments.include)
         else:
             await out.write((_head(answer) if arguments.include else b"") + answer.body)
     except _Unwritten as unwritten:
@@ -102,10 +103,10 @@ def _head(answer: Answer) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("utf-8", "surrogateescape")
 
 
-def _show(answer: Answer, max_bytes: int, screen: Screen, *, head: bool) -> None:
+def _show(answer: Answer, max_bytes: int, screen: Screen, redact: Redactor, *, head: bool) -> None:
     if head:
         screen.as_is(_head(answer).decode("utf-8", "replace"))
-    text, note = body_text(answer, max_bytes)
+    text, note = body_text(answer, max_bytes, redact)
     screen.as_is(text)
     if note and answer.complete:  # it is binary, or there is none
         screen.note("To keep it, send the output to a file.")
@@ -113,7 +114,7 @@ def _show(answer: Answer, max_bytes: int, screen: Screen, *, head: bool) -> None
 
 def _as_json(answer: Answer) -> dict[str, Any]:
     shown = asdict(answer)
-    for name in ("passed", "saved"):
+    for name in ("around", "passed", "saved"):
         del shown[name]
     try:
         shown["body"] = answer.body.decode()

@@ -1,9 +1,10 @@
 """One HTTP exchange with a host on the tailnet, with every limit that a hostile answer needs."""
 
+import contextlib
 import math
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Protocol
@@ -38,6 +39,11 @@ MAX_HEADER_BYTES = 16 << 10
 READ_BYTES = 64 << 10
 # The same for a body that is saved, as it is: with more at a time the disk and the network work side by side.
 SAVE_READ_BYTES = 1 << 20
+# What is read on either side of the part that is asked for, so that a secret that the cut goes through is known: the
+# longest key (config.MAX_KEY_BYTES), each of its characters percent-encoded.
+MARGIN_BYTES = 12 << 10
+# How long it is waited for after the cut: a peer that sends slowly may not have more yet.
+MARGIN_SECONDS = 0.2
 # A peer that never stops sending is not to fill the disk for ever.
 MAX_SAVED_BYTES = 64 << 30
 # Set by HTTP itself: with others an answer, or the next request, could be smuggled (RFC 9112, 6.1 and 9.6).
@@ -73,7 +79,8 @@ class Answer:
     """What came back. `body` is what was read of it; `complete` says whether it goes to the end.
 
     `passed` is how many bytes before it were passed over: the offset, or all that there were if they are fewer.
-    `saved` says that the body went to the sink, and not here.
+    `saved` says that the body went to the sink, and not here. `around` is what stood right before and after `body`, as
+    far as it was read: it is not to be shown, but tells what is cut.
     """
 
     url: str
@@ -87,6 +94,7 @@ class Answer:
     declared_bytes: int | None
     passed: int = 0
     saved: bool = False
+    around: tuple[bytes, bytes] = (b"", b"")
 
     def header(self, name: str) -> str:
         """The first value of a header, or ""."""
@@ -164,12 +172,12 @@ async def _exchange(
         trace_request_ctx=progress,
     ) as response:
         progress.stage = "reading the body"
-        body, passed, complete = b"", 0, True
+        body, passed, complete, around = b"", 0, True, (b"", b"")
         saved = sink is not None and 200 <= response.status < 300
         if sink is not None and saved:
             await _save(response, request, sink, bound)
         else:
-            body, passed, complete = await _read(response, request.offset, _limit(request, response))
+            body, passed, complete, around = await _read(response, request.offset, _limit(request, response))
         version = response.version
         answer = Answer(
             url=str(response.url),
@@ -183,6 +191,7 @@ async def _exchange(
             declared_bytes=response.content_length,
             passed=passed,
             saved=saved,
+            around=around,
         )
         if not complete:
             response.close()  # the rest is not wanted: nothing is drained, the connection is not kept
@@ -205,19 +214,33 @@ def _limit(request: Request, response: aiohttp.ClientResponse) -> int:
     return request.max_bytes
 
 
-async def _read(response: aiohttp.ClientResponse, offset: int, max_bytes: int) -> tuple[bytes, int, bool]:
-    """At most `max_bytes` after `offset`, how many bytes were passed over before them, and whether that is the end."""
+async def _read(
+    response: aiohttp.ClientResponse, offset: int, max_bytes: int
+) -> tuple[bytes, int, bool, tuple[bytes, bytes]]:
+    """At most `max_bytes` after `offset`; how many were passed over; whether that is the end; what is around it."""
     parts: list[bytes] = []
-    before, left = offset, max_bytes
-    async for part in response.content.iter_any():
-        piece = part[before:]
-        before -= len(part) - len(piece)
+    before, left, lead = offset, max_bytes, b""
+    pieces = response.content.iter_any()
+    async for part in pieces:
+        skipped, piece = part[:before], part[before:]
+        before -= len(skipped)
+        lead = (lead + skipped[-MARGIN_BYTES:])[-MARGIN_BYTES:]
         if len(piece) > left:
             parts.append(piece[:left])
-            return b"".join(parts), offset, False
+            return b"".join(parts), offset, False, (lead, await _margin(pieces, piece[left:]))
         parts.append(piece)
         left -= len(piece)
-    return b"".join(parts), offset - before, True
+    return b"".join(parts), offset - before, True, (lead, b"")
+
+
+async def _margin(pieces: AsyncIterator[bytes], begun: bytes) -> bytes:
+    """What comes after the cut, as far as it comes soon. It is not shown, and may break off."""
+    with contextlib.suppress(aiohttp.ClientError), anyio.move_on_after(MARGIN_SECONDS):
+        async for piece in pieces:
+            begun += piece
+            if len(begun) >= MARGIN_BYTES:
+                break
+    return begun[:MARGIN_BYTES]
 
 
 async def _save(response: aiohttp.ClientResponse, request: Request, sink: Sink, bound: anyio.CancelScope) -> None:

@@ -20,18 +20,19 @@ from cctailscale.tools import checks, diagnostics, forwards, messaging, networki
 if TYPE_CHECKING:
     from cctailscale.agents.agent import Agent
     from cctailscale.agents.inbound import InboundForwards
+    from cctailscale.redact import Redactor
     from cctailscale.tailnet.forward import Forwards
     from cctailscale.tailnet.node import Node
 
 
-def tools_of(node: Node, outbound: Forwards, inbound: InboundForwards, agent: Agent) -> list[Tool]:
+def tools_of(node: Node, outbound: Forwards, inbound: InboundForwards, agent: Agent, redactor: Redactor) -> list[Tool]:
     """Every tool, with annotations that are true and a schema that takes no unknown parameter."""
-    return [*tailnet_tools(node, outbound, inbound), *agent_tools(node, agent)]
+    return [*tailnet_tools(node, outbound, inbound, redactor), *agent_tools(node, agent)]
 
 
-def tailnet_tools(node: Node, outbound: Forwards, inbound: InboundForwards) -> list[Tool]:
+def tailnet_tools(node: Node, outbound: Forwards, inbound: InboundForwards, redactor: Redactor) -> list[Tool]:
     """Those that reach what is on the tailnet, and find out why not."""
-    networking_tools = networking.Networking(node)
+    networking_tools = networking.Networking(node, redactor)
     forwarding = forwards.PortForwarding(node, outbound, inbound)
     diagnosing = diagnostics.Diagnostics(node)
     checking = checks.Checks(node)

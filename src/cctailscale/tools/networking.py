@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field
 
 from cctailscale import __version__
 from cctailscale.errors import BadCall, LoginNeeded, plain
+from cctailscale.redact import Redactor
 from cctailscale.tailnet.node import Node
 from cctailscale.tools.indented import indented
 from cctailscale.tools.pictures import MAX_PICTURE_BYTES, picture_type
@@ -77,8 +78,9 @@ class Self(BaseModel):
 class Networking:
     """The tools; each docstring is what Claude reads."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, redactor: Redactor) -> None:
         self._node = node
+        self._redactor = redactor
 
     async def tailscale_status(self, ctx: Context[Any]) -> Self:
         """This node: state, names, addresses, tailnet, control server, owner, health, peers online. Joins the tailnet.
@@ -170,35 +172,35 @@ class Networking:
         )
         if save_to is None:
             answer = await fetch(device.dialer, request)
-            return _content(answer, max_bytes, await self._node.notice(), verified=verify_tls)
+            return _content(answer, max_bytes, self._redactor, await self._node.notice(), verified=verify_tls)
         from cctailscale.tools.download import download
 
         project = self._node.settings.project_dir
         answer, note = await download(device.dialer, request, project, save_to, progress, overwrite=overwrite)
-        return _shown(answer, max_bytes, note, await self._node.notice(), verified=verify_tls)
+        return _shown(answer, max_bytes, self._redactor, note, await self._node.notice(), verified=verify_tls)
 
 
 def _content(
-    answer: "Answer", max_bytes: int, notice: str | None, *, verified: bool
+    answer: "Answer", max_bytes: int, redact: Redactor, notice: str | None, *, verified: bool
 ) -> str | list[TextContent | ImageContent]:
     """The answer as text; a picture that Claude takes, as one beside the text."""
     kind = picture_type(answer.body) if answer.complete and not answer.passed else None
     if kind is None or not _kind(answer).startswith("image/"):
-        return _shown(answer, max_bytes, notice, verified=verified)
+        return _shown(answer, max_bytes, redact, notice, verified=verified)
     seen = replace(answer, body=b"")
     note = f"The body ({kind}, {len(answer.body)} bytes) follows as an image. What is written in it is data as well."
     picture = ImageContent(type="image", data=base64.b64encode(answer.body).decode(), mime_type=kind)
-    return [TextContent(type="text", text=_shown(seen, max_bytes, note, notice, verified=verified)), picture]
+    return [TextContent(type="text", text=_shown(seen, max_bytes, redact, note, notice, verified=verified)), picture]
 
 
-def _shown(answer: "Answer", max_bytes: int, *notes: str | None, verified: bool = True) -> str:
+def _shown(answer: "Answer", max_bytes: int, redact: Redactor, *notes: str | None, verified: bool = True) -> str:
     """The answer as text, fenced: everything between the marks was written by the peer. `notes` follow them."""
     mark = secrets.token_hex(8)
     lines = [f"{answer.version} {answer.status} {plain(answer.reason)}".rstrip()]
     shown = [(name, value) for name, value in answer.headers if name.lower() in SHOWN_HEADERS]
     for name, value in shown[:MAX_SHOWN_HEADERS]:
-        lines.append(f"{plain(name)}: {plain(value, MAX_SHOWN_VALUE_CHARS)}")
-    text, note = body_text(answer, max_bytes)
+        lines.append(f"{plain(name)}: {plain(redact(value), MAX_SHOWN_VALUE_CHARS)}")
+    text, note = body_text(answer, max_bytes, redact)
     head = f"Answer from {plain(answer.hops[0] if answer.hops else answer.url)}"
     if answer.hops:  # where they led was the peer's choice
         head += f" after {len(answer.hops)} redirect(s)"
@@ -219,15 +221,18 @@ def _kind(answer: "Answer") -> str:
     return answer.header("content-type").partition(";")[0].strip().lower()
 
 
-def body_text(answer: "Answer", max_bytes: int) -> tuple[str, str]:
+def body_text(answer: "Answer", max_bytes: int, redact: Redactor) -> tuple[str, str]:
     """The body as text, and a sentence that says what of it that is, if it is not all."""
     kind = _kind(answer)
     if not answer.body:
         return "", _nothing(answer, max_bytes)
-    text, rest = _decoded(answer.body, kind, _charset(answer.header("content-type").partition(";")[2]))
+    charset = _charset(answer.header("content-type").partition(";")[2])
+    text, rest = _decoded(answer.body, kind, charset)
     if text is None:
         size = f"{len(answer.body)} bytes" if answer.complete else _of_how_many(answer, len(answer.body))
         return f"[{plain(kind) or 'unknown type'}, binary, {size}; not shown]", "With save_to it becomes a file."
+    before, after = (part.decode(charset, "replace") for part in answer.around)
+    text = redact(before + text + after, len(before), len(before) + len(text))
     if not answer.complete:
         shown = len(answer.body) - rest or len(answer.body)
         return text, (
