@@ -91,6 +91,22 @@ async def cancelled_at(gate: Gate, call: Callable[[], Awaitable[object]]) -> Non
         tasks.cancel_scope.cancel()
 
 
+async def test_what_the_settings_say_about_the_device_is_what_it_is_made_with(
+    environ: dict[str, str], tailnet: FakeTailnet
+) -> None:
+    async def body(node: Node) -> None:
+        await node.device(unheard)
+        config = tailnet.devices[-1].config
+        assert (config.tags, config.ephemeral, config.verbose) == (("tag:a", "tag:b"), False, True)
+        assert (config.accept_routes, config.upload_logs, config.allow_host_network) == (False, True, True)
+        assert (config.control_url, config.auth_key) == (environ["TS_CONTROL_URL"], environ["TS_AUTHKEY"])
+        assert config.hostname.startswith("build-box-")
+
+    given = {"TS_TAGS": "tag:a,tag:b", "TS_EPHEMERAL": "false", "TS_VERBOSE": "1", "TS_HOSTNAME": "Build Box"}
+    given |= {"TS_ACCEPT_ROUTES": "0", "TS_LOGS": "1", "TS_ALLOW_HOST_NETWORK": "1"}
+    await runs(environ | given, body)
+
+
 # ---- who waits -------------------------------------------------------------------------------------------------------
 
 
