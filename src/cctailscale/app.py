@@ -58,6 +58,7 @@ class Parts:
 
 def run(environ: Mapping[str, str]) -> NoReturn:
     """Serves MCP on stdin and stdout until told to stop, and ends the process with exit code 0."""
+    _fill_standard_streams()
     loaded = load_settings(environ)
     redactor = Redactor(*loaded.settings.secrets())
     _log_to(logging.StreamHandler(sys.stderr), loaded, redactor, logging.INFO)
@@ -116,6 +117,16 @@ async def _perform(
             loop.remove_reader(wake)
             await node.stop(LOGOUT_SECONDS)
     return code
+
+
+def _fill_standard_streams() -> None:
+    """Puts /dev/null where a standard stream was closed before the start.
+
+    Otherwise the next descriptor that is opened takes its number, and the wire or Go's log goes there.
+    """
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         from cctailscale.commands.shell import run as run_command
 
         run_command(arguments, os.environ)
-    if sys.stdin.isatty():
+    if sys.stdin is not None and sys.stdin.isatty():  # None: it was closed before the start
         print(_HINT, file=sys.stderr)  # noqa: T201 - said to a person who started it by hand
     from cctailscale.app import run
 

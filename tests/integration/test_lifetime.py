@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -186,6 +187,18 @@ async def test_a_session_that_never_used_a_tool_leaves_no_trace(tailnet: Localne
     assert session_folders(environ) == []
     mine = tailnet.admin("GET", f"/events?after={before}&wait_ms=0&kind=registered")["events"]
     assert mine == []
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_standard_stream_that_is_closed_at_the_start_is_as_good_as_one_that_leads_nowhere(
+    closed: str, environ: dict[str, str]
+) -> None:
+    # Otherwise the next descriptor that is opened would take its place, and the wire would be a socket of our own.
+    command = f'exec "$0" -X dev -m cctailscale {closed}'
+    run = subprocess.run(
+        ["sh", "-c", command, sys.executable], env=environ, stdin=subprocess.DEVNULL, capture_output=True, timeout=30
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, b"", b"")
 
 
 # ---- TS_EPHEMERAL=false ----------------------------------------------------------------------------------------------
