@@ -484,6 +484,23 @@ async def test_no_file_descriptor_is_left_by_fetches_failures_and_cancellations(
 # ---- progress and login ----------------------------------------------------------------------------------------------
 
 
+async def test_without_a_free_file_descriptor_calls_say_so_and_later_ones_work(
+    tailnet: Localnet, tmp_path: Path
+) -> None:
+    few = ("sh", "-c", 'ulimit -n 80; exec "$0" -m cctailscale', sys.executable)
+    async with Agent.started(environ_for(tailnet, tmp_path), command=few) as agent:
+        assert (await agent.status())["state"] == "running"
+        results = await asyncio.gather(*(agent.call("tailscale_fetch", url="http://web/echo") for _ in range(100)))
+        told = {result.text for result in results if result.is_error}
+        assert any("Too many open files" in text for text in told)
+        assert {text for text in told if "Too many open" not in text and "LocalAPI gave no answer" not in text} == set()
+        async with asyncio.timeout(20):
+            while (await agent.call("tailscale_fetch", url="http://web/echo")).is_error:
+                pass
+        assert await agent.stop() == 0
+    assert "Traceback" not in agent.stderr
+
+
 async def test_an_old_client_that_asks_for_no_progress_is_served_and_gets_none(
     tailnet: Localnet, tmp_path: Path
 ) -> None:

@@ -5,6 +5,8 @@ it refuses what no peer and no accepted route owns, whatever a name, a URL or a 
 """
 
 import asyncio
+import errno
+import os
 import re
 import socket
 import ssl
@@ -24,6 +26,9 @@ import dns.message
 import dns.name
 import dns.rcode
 import dns.rdatatype
+import dns.rdtypes.ANY.CNAME  # this and the next two: dnspython would import them with the first answer
+import dns.rdtypes.IN.A
+import dns.rdtypes.IN.AAAA
 import truststore
 from aiohttp.client_proto import ResponseHandler
 from python_socks import ProxyConnectionError, ProxyError, ProxyTimeoutError, ProxyType
@@ -195,7 +200,9 @@ class Dialer:
         except ProxyTimeoutError as error:
             raise TimedOut(target, seconds) from error
         except ProxyConnectionError as error:
-            raise NodeClosed from error
+            if error.errno == errno.ECONNREFUSED:
+                raise NodeClosed from error
+            raise NodeFailed(f"no connection to it can be opened ({os.strerror(error.errno or 0)})") from error
         except ProxyError as error:
             raise _refusal(error.error_code, target, seconds) from error
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
