@@ -47,6 +47,11 @@ WHEEL_LIMIT_BYTES = 10_000_000
 FUZZ_LIMITS = ("-fuzztime=20000x", "-fuzzminimizetime=100x")
 
 
+# Most of the tests' time is waiting, for a time-out or for control: more of them run at once than there are cores. A
+# file stays with one process, since its tests share a peer and an agent.
+AT_ONCE = ("--numprocesses=4", "--dist=loadfile")
+
+
 # ---- sessions ------------------------------------------------------------------------------------------------------
 
 
@@ -60,8 +65,7 @@ def tests(session: nox.Session) -> None:
     build_localnet(session, go)
     network = private_network(session)
     test_go(session, go, network)
-    run_alone(session, network, "python", "-m", "pytest", "tests/unit")
-    run_alone(session, network, "python", "-m", "pytest", "tests/integration")
+    run_alone(session, network, "python", "-m", "pytest", *AT_ONCE, "tests/unit", "tests/integration")
 
 
 @nox.session
