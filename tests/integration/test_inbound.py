@@ -156,7 +156,7 @@ async def test_a_device_of_the_same_owner_reaches_the_program_and_is_listed(
         assert me is not None
         assert (peer["name"], peer["owner"]) == (me.node.name, "alice@example.com")
         assert (peer["sent_bytes"], peer["received_bytes"]) == (5, 5)
-        assert peer["since"].endswith("+00:00")
+        assert peer["since"].endswith("Z")
         assert row["refused_total"] == 0
 
         again = await port_forward(agent, action="create", **arguments)

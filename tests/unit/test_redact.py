@@ -318,6 +318,7 @@ ERRORS: list[Callable[[str], errors.CcTailscaleError]] = [
     lambda text: errors.SaveFailed(text, text),
     lambda text: errors.NoAgent(text, text),
     lambda text: errors.AgentRefused(text, 403, text, text),
+    errors.AnswerLost,
     lambda text: errors.NobodyReceived("m-1", [text]),
     lambda text: errors.BadDocument("message", text),
     errors.MessageConflict,
