@@ -1,4 +1,4 @@
-"""A device with the task that holds it open, so that who asked for it may be cancelled without losing track of it."""
+"""Devices with the tasks that hold them open, so that who asked for one may be cancelled without losing track of it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ import anyio
 import anyio.to_thread
 
 from cctailscale.errors import CcTailscaleError, NodeClosed, NodeFailed
+from cctailscale.tailnet.binding import NodeConfig
 
 if TYPE_CHECKING:
-    from cctailscale.tailnet.binding import NodeConfig
+    import anyio.abc
+
+    from cctailscale.authkey import Key
+    from cctailscale.config import Settings
     from cctailscale.tailnet.device import Device
 
 log = logging.getLogger(__name__)
@@ -24,6 +28,10 @@ STARTING_SECONDS = 1.0
 # For a logout in a hurry whose device has lost touch with control: in an outage Go does not even send it before its
 # next attempt to reconnect, and control that is there answers in a fraction of that.
 OUT_OF_TOUCH_SECONDS = 1.0
+# For the logout of a device that nobody waits for: a replaced or an abandoned one.
+FAREWELL_SECONDS = 10.0
+# For the close of what is left at the end. Where control does not answer, Go would try the logout once more, for 5 s.
+LAST_CLOSE_SECONDS = 0.5
 # LocalAPI answers that in a millisecond or two, and the logout waits for it.
 LOOK_SECONDS = 0.1
 
@@ -130,3 +138,67 @@ class Held:
         await self.close()
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(partial(shutil.rmtree, self.state_dir, ignore_errors=True))
+
+
+class HeldDevices:
+    """All devices that a node has open at the same time: the one that serves, one that waits, some on their way out.
+
+    `left` are the states of those on their way out, which are not to be taken up again.
+    """
+
+    def __init__(self, tasks: anyio.abc.TaskGroup) -> None:
+        self.left: set[Path] = set()
+        self._tasks = tasks
+        self._all: list[Held] = []
+
+    def open(self, settings: Settings, hostname: str, state_dir: Path, key: Key | None) -> Held:
+        """Begins to open a device; `Held.open` waits for it."""
+        auth_key, client_secret = key.for_node() if key else ("", "")
+        config = NodeConfig(
+            hostname=hostname,
+            state_dir=state_dir,
+            control_url=settings.control_url,
+            auth_key=auth_key,
+            client_secret=client_secret,
+            tags=settings.tags,
+            ephemeral=settings.ephemeral,
+            accept_routes=settings.accept_routes,
+            upload_logs=settings.logs,
+            allow_host_network=settings.allow_host_network,
+            verbose=settings.verbose,
+            redact=settings.secrets(),
+        )
+        held = Held(config, key.source if key else "", settings.join_timeout, settings.ssl_cert_file)
+        self._all.append(held)
+        self._tasks.start_soon(self._hold, held)
+        return held
+
+    async def _hold(self, held: Held) -> None:
+        try:
+            await held.hold()
+        finally:
+            self._all.remove(held)
+
+    def part_with(self, held: Held, *, told: bool = True) -> None:
+        """Discards a device that nobody uses any more, in the background; with `told` it is logged out first."""
+        self.left.add(held.state_dir)
+        self._tasks.start_soon(self._leave, held, told)
+
+    async def _leave(self, held: Held, told: bool) -> None:
+        if told:
+            await held.log_out(FAREWELL_SECONDS)
+        await held.discard()
+
+    async def log_all_out(self, seconds: float) -> None:
+        """As `Held.log_out` in a hurry, of all at the same time."""
+        async with anyio.create_task_group() as logouts:
+            for held in list(self._all):
+                logouts.start_soon(partial(held.log_out, seconds, hurry=True))
+
+    async def close_all(self) -> None:
+        """Ends all; the state of those whose logout is certain is removed."""
+        held_now = list(self._all)
+        for held in held_now:
+            held.begin_to_close(LAST_CLOSE_SECONDS)
+        for held in held_now:
+            await (held.discard() if held.logged_out else held.close())

@@ -20,7 +20,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,8 +47,7 @@ from cctailscale.errors import (
 )
 from cctailscale.redact import Redactor
 from cctailscale.tailnet.attempt import Attempt, Report
-from cctailscale.tailnet.binding import NodeConfig
-from cctailscale.tailnet.held import Held
+from cctailscale.tailnet.held import Held, HeldDevices
 from cctailscale.tailnet.models import IPNState
 from cctailscale.tailnet.peers import away
 from cctailscale.tailnet.session import Session
@@ -71,10 +69,6 @@ CHECK_AGAIN_SECONDS = 10.0
 LOOK_SECONDS = 20.0
 # Each time that this does not succeed, control is left alone for twice as long, up to this.
 MAX_LOOK_SECONDS = 600.0
-# For the logout of a device that nobody waits for: a replaced or an abandoned one.
-FAREWELL_SECONDS = 10.0
-# For the close of what is left at the end. Where control does not answer, Go would try the logout once more, for 5 s.
-LAST_CLOSE_SECONDS = 0.5
 
 
 class NodeState(StrEnum):
@@ -111,8 +105,7 @@ class Node:
         self._session: Session | None = None
         self._serving: Held | None = None  # runs, or ran until control took it away
         self._waiting: Held | None = None  # for a login, an approval or a signature; the next call goes on with it
-        self._all: list[Held] = []
-        self._left: set[Path] = set()  # states that are on their way out: not to be taken up
+        self._devices = HeldDevices(tasks)
         self._attempt: Attempt | None = None
         self._obstacle: CcTailscaleError | None = None
         self._looking = anyio.Lock()
@@ -308,7 +301,7 @@ class Node:
             self._session = await anyio.to_thread.run_sync(Session.claim, settings)
         key = await self._read_key(settings)
         states = await anyio.to_thread.run_sync(self._session.kept_states)
-        kept = [state_dir for state_dir in states if state_dir not in self._left]
+        kept = [state_dir for state_dir in states if state_dir not in self._devices.left]
         for state_dir in kept:
             resumed = await self._resume(attempt, settings, state_dir, key, last=state_dir == kept[-1])
             if resumed is not None:
@@ -358,7 +351,8 @@ class Node:
     async def _join_new(self, attempt: Attempt, settings: Settings, key: Key | None) -> Held:
         assert self._session is not None
         attempt.say(f"Joining the tailnet as {self._session.hostname}")
-        held = self._open(settings, await anyio.to_thread.run_sync(self._session.new_state), key)
+        state_dir = await anyio.to_thread.run_sync(self._session.new_state)
+        held = self._devices.open(settings, self._session.hostname, state_dir, key)
         try:
             await self._run_or_wait(held, settings)
         except _FOR_A_PERSON:
@@ -376,7 +370,7 @@ class Node:
         if not settings.ephemeral:
             self._waiting = held  # a logout would not remove the device; the next call goes on with it
         elif not self._stopping:  # `stop` logs all out itself
-            self._part_with(held)
+            self._devices.part_with(held)
 
     async def _resume(
         self, attempt: Attempt, settings: Settings, kept: Path, key: Key | None, *, last: bool
@@ -388,7 +382,7 @@ class Node:
         """
         assert self._session is not None
         attempt.say(f"Taking up the device {self._session.hostname} again")
-        held = self._open(settings, kept, None)
+        held = self._devices.open(settings, self._session.hostname, kept, None)
         try:
             await self._run_or_wait(held, settings)
         except LoginNeeded:
@@ -429,10 +423,10 @@ class Node:
             raise NodeGone(self._session.hostname, single_use=True, refusal=error.reason) from error
         except _FOR_A_PERSON:
             self._serving = None
-            self._part_with(old, told=not gone)
+            self._devices.part_with(old, told=not gone)
             raise
         self._serve(new)
-        self._part_with(old, told=not gone)
+        self._devices.part_with(old, told=not gone)
 
     def _serve(self, held: Held) -> None:
         self._serving = held
@@ -441,46 +435,6 @@ class Node:
         served, self._served = self._served, anyio.Event()
         served.set()
         log.info("joined the tailnet of %s as %s", held.config.control_url, held.config.hostname)
-
-    # ---- devices ----------------------------------------------------------------------------------------------------
-
-    def _open(self, settings: Settings, state_dir: Path, key: Key | None) -> Held:
-        assert self._session is not None
-        value = key.value.get_secret_value() if key else ""
-        config = NodeConfig(
-            hostname=self._session.hostname,
-            state_dir=state_dir,
-            control_url=settings.control_url,
-            auth_key="" if key and key.oauth else value,
-            client_secret=value if key and key.oauth else "",
-            tags=settings.tags,
-            ephemeral=settings.ephemeral,
-            accept_routes=settings.accept_routes,
-            upload_logs=settings.logs,
-            allow_host_network=settings.allow_host_network,
-            verbose=settings.verbose,
-            redact=settings.secrets(),
-        )
-        held = Held(config, key.source if key else "", settings.join_timeout, settings.ssl_cert_file)
-        self._all.append(held)
-        self._tasks.start_soon(self._hold, held)
-        return held
-
-    async def _hold(self, held: Held) -> None:
-        try:
-            await held.hold()
-        finally:
-            self._all.remove(held)
-
-    def _part_with(self, held: Held, *, told: bool = True) -> None:
-        """Discards a device that nobody uses any more, in the background; with `told` it is logged out first."""
-        self._left.add(held.state_dir)
-        self._tasks.start_soon(self._leave, held, told)
-
-    async def _leave(self, held: Held, told: bool) -> None:
-        if told:
-            await held.log_out(FAREWELL_SECONDS)
-        await held.discard()
 
     async def _read_key(self, settings: Settings) -> Key | None:
         key = await anyio.to_thread.run_sync(settings.read_key)
@@ -504,26 +458,14 @@ class Node:
             attempt.scope.cancel()  # it must not begin anything new
         try:
             if self._loaded.settings.ephemeral:
-                await self._log_all_out(seconds)
-            await self._close_all()
+                await self._devices.log_all_out(seconds)
+            await self._devices.close_all()
             if attempt is not None:
                 await attempt.done.wait()
             if self._session is not None:
-                await anyio.to_thread.run_sync(self._session.end, self._left)
+                await anyio.to_thread.run_sync(self._session.end, self._devices.left)
         except Exception:
             log.exception("the end is not as tidy as it should be")
-
-    async def _log_all_out(self, seconds: float) -> None:
-        async with anyio.create_task_group() as logouts:
-            for held in list(self._all):
-                logouts.start_soon(partial(held.log_out, seconds, hurry=True))
-
-    async def _close_all(self) -> None:
-        held_now = list(self._all)
-        for held in held_now:
-            held.begin_to_close(LAST_CLOSE_SECONDS)
-        for held in held_now:
-            await (held.discard() if held.logged_out else held.close())
 
 
 async def _unheard(stage: str) -> None:
