@@ -58,12 +58,24 @@ async def expired(error: CcTailscaleError | None = None) -> AsyncIterator[Device
 async def test_a_refusal_is_told_before_another_login_is_asked_for() -> None:
     async with expired() as device:
         device.log_in(None, 1)
+        await anyio.wait_all_tasks_blocked()
         device._take(Notify(browse_to_url=URL))
         device._take(Notify(err_message="not now"))  # while nobody waits
         assert not device.needs_new_login
         with pytest.raises(KeyRefused, match="not now"):
             await device.joined(5)
         assert device.needs_new_login
+
+
+async def test_a_former_login_that_is_refused_once_more_while_the_next_begins_does_not_count() -> None:
+    async with expired() as device:
+        device.log_in(None, 1)
+        device._take(Notify(err_message="the old key is not valid"))  # Go tries it until the new login has begun
+        await anyio.wait_all_tasks_blocked()
+        assert device.obstacle() is None
+        device._take(Notify(err_message="the new key is not valid"))
+        with pytest.raises(KeyRefused, match="the new key"):
+            await device.joined(5)
 
 
 async def test_what_was_said_of_a_former_login_does_not_count_for_the_next() -> None:

@@ -68,6 +68,7 @@ class Device:
         self.close_seconds = CLOSE_SECONDS
         self._key_source = key_source
         self._refusal: str | None = None
+        self._login_begins = False
         self._login_failure: CcTailscaleError | None = None  # the login did not even begin
         self._failure: CcTailscaleError | None = None
         self._answered = False  # whether control has said anything about the login
@@ -133,7 +134,8 @@ class Device:
         if notice.login_finished is not None:
             self._answered = True
             self.login_url = None
-        if notice.err_message:
+        # While a login begins, the former one may be refused once more; a refusal of the new one comes again.
+        if notice.err_message and not self._login_begins:
             self._refusal = notice.err_message
         if notice.health is not None:
             self.warnings = list(notice.health.warnings.values())
@@ -182,6 +184,7 @@ class Device:
         """
         # What the bus has said of the former login counts no more.
         self._has_run = self._answered = self.needs_new_login = False
+        self._login_begins = True
         self._refusal = self._login_failure = self.login_url = None
         self._key_source = key.source if key else ""
         self._tasks.start_soon(self._log_in, key, seconds)
@@ -193,6 +196,7 @@ class Device:
             self._login_failure = KeyRefused(refused.reason, self._key_source)
         except CcTailscaleError as error:
             self._login_failure = error
+        self._login_begins = False
         self._tell()
 
     async def joined(self, seconds: float) -> None:
