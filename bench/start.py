@@ -17,9 +17,10 @@ from bench.lab import SERVER, Lab
 EMPTY = (sys.executable, "-m", "bench.empty_server")
 # For one process, from its start to its end.
 PROCESS_SECONDS = 60.0
-# What belongs to the tailnet and may load only after `initialize` is answered.
+# What belongs to the tailnet or to commands, and may load only after `initialize` is answered. Not rich: the SDK itself
+# takes it for its log where it is installed, in an empty server too.
 LATE = re.compile(
-    r"(aiohttp|aiohttp_socks|python_socks|dns|rich|cctailscale\.commands)(\..+)?"
+    r"(aiohttp|aiohttp_socks|python_socks|dns|cctailscale\.commands)(\..+)?"
     r"|cctailscale\._libtailscale|cctailscale\.tailnet\.device"
 )
 
