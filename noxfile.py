@@ -94,7 +94,7 @@ def integration(session: nox.Session) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """The main job on a tailnet of your own, on this machine, with no account."""
+    """What it does, on a tailnet of its own on this machine, with no account."""
     install_requirements(session)
     build_localnet(session, install_package(session))
     run_alone(session, private_network(session), "python", "-m", "demo", *session.posargs)

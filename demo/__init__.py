@@ -1,1 +1,1 @@
-"""The main job on a tailnet of its own, shown step by step: `nox -s demo`, or `python -m demo` once all is built."""
+"""What cc-tailscale does, on a tailnet of its own, step by step: `nox -s demo`, or `python -m demo` once built."""

@@ -13,12 +13,18 @@ from typing import Any, TextIO
 import anyio
 import anyio.abc
 from mcp import ClientSession, StdioServerParameters
+from mcp.client.extension import NotificationBinding
 from mcp.client.stdio import stdio_client
 from mcp_types import TextContent
+from pydantic import BaseModel
 
+CHANNEL = "notifications/claude/channel"
 # For one call, join included: everything is on this machine.
 CALL_SECONDS = 30.0
 LEAVE_SECONDS = 10.0
+HINT_SECONDS = 5.0
+# More than anybody here leaves unread.
+MAX_HINTS = 16
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,13 @@ class Answer:
     milliseconds: float
 
 
+class Hint(BaseModel):
+    """What a channel tells Claude without being asked: a line, and the attributes of its tag."""
+
+    content: str
+    meta: dict[str, str] = {}
+
+
 class Agent:
     """One process and its client, held by a task of their own, so that agents can come and go in any order."""
 
@@ -39,27 +52,32 @@ class Agent:
     tools: list[str]
     answered_ms: float  # from the start of the process to the answer to `initialize`
 
-    def __init__(self, environ: dict[str, str], log: TextIO) -> None:
+    def __init__(self, user: str, environ: dict[str, str], log: TextIO) -> None:
+        self.user = user
         self._environ = environ
         self._log = log
         self._leave = anyio.Event()
         self._gone = anyio.Event()
+        self._told, self._hints = anyio.create_memory_object_stream[Hint](MAX_HINTS)
 
     @classmethod
-    async def started(cls, tasks: anyio.abc.TaskGroup, environ: dict[str, str], log: TextIO) -> Agent:
-        """Starts cc-tailscale in `environ`, its stderr in `log`, and shakes hands."""
-        agent = cls(environ, log)
+    async def started(cls, tasks: anyio.abc.TaskGroup, user: str, environ: dict[str, str], log: TextIO) -> Agent:
+        """Starts cc-tailscale in the `environ` of a `user`, its stderr in `log`, and shakes hands."""
+        agent = cls(user, environ, log)
         await tasks.start(agent._hold)
         return agent
 
     async def _hold(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         command, *arguments = command_line()
         server = StdioServerParameters(command=command, args=arguments, env=self._environ)
+        channel = NotificationBinding(method=CHANNEL, params_type=Hint, handler=self._told.send)
         began = time.perf_counter()
         try:
             async with (
+                self._told,
+                self._hints,
                 stdio_client(server, self._log) as (read_stream, write_stream),
-                ClientSession(read_stream, write_stream, CALL_SECONDS) as self.session,
+                ClientSession(read_stream, write_stream, CALL_SECONDS, notification_bindings=[channel]) as self.session,
             ):
                 self.version = (await self.session.initialize()).server_info.version
                 self.answered_ms = (time.perf_counter() - began) * 1000
@@ -80,6 +98,11 @@ class Agent:
         text = "\n".join(item.text for item in result.content if isinstance(item, TextContent))
         passed = (time.perf_counter() - began) * 1000
         return Answer(text, bool(result.is_error), result.structured_content or {}, passed)
+
+    async def hint(self) -> Hint:
+        """The next thing that the server tells without being asked."""
+        with anyio.fail_after(HINT_SECONDS):
+            return await self._hints.receive()
 
     async def leave(self) -> int:
         """Hangs up, which closes the server's stdin, and waits for its end. The moment of it, Unix nanoseconds."""

@@ -13,6 +13,8 @@ from rich.text import Text
 
 COLUMNS = 80
 INDENT = 3
+# Of facts: so that those of one step, shown one after the other, stand in line.
+NAME_COLUMNS = 8
 
 
 class Screen:
@@ -34,15 +36,16 @@ class Screen:
     def note(self, text: str) -> None:
         self._print(Text(text))
 
-    def command(self, text: str) -> None:
-        """Something that a person, or Claude, would write."""
-        self._print(Text(f"> {text}", style="bold"))
+    def command(self, who: str, text: str) -> None:
+        """Something that a person, or that person's Claude, would write."""
+        self._print(Text(f"{who}> {text}", style="bold"))
 
     def progress(self, text: str) -> None:
         self._print(Text(f"… {text}", style="dim"), 2 * INDENT)
 
     def facts(self, facts: Mapping[str, str]) -> None:
         table = Table.grid(padding=(0, 2))
+        table.add_column(min_width=NAME_COLUMNS)
         for name, value in facts.items():
             table.add_row(Text(name, style="dim"), Text(value))
         self._print(table, 2 * INDENT)

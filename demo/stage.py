@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -39,7 +40,8 @@ class Stage:
 
     tailnet: Localnet
     peer: dict[str, Any]
-    agent: Agent
+    alice: Agent
+    bob: Agent
 
     def __init__(
         self, screen: Screen, folder: Path, open_ends: contextlib.ExitStack, tasks: anyio.abc.TaskGroup
@@ -58,17 +60,45 @@ class Stage:
                 yield cls(screen, Path(folder), open_ends, tasks)
                 tasks.cancel_scope.cancel()
 
-    async def call(self, tool: str, **arguments: str) -> tuple[Answer, list[str]]:
-        """Calls a tool of the agent and shows the call and its progress; the answer, and the stages it reported."""
-        shown = ", ".join(f'{name}="{value}"' for name, value in arguments.items())
-        self.screen.command(f"{tool}({shown})")
+    async def agent(self, user: str, project: str, **settings: str) -> Agent:
+        """Starts a person's cc-tailscale: an `env` block in .mcp.json, plus a home and a project of this demo's own."""
+        home = self.folder / user
+        repository = home / project / ".git"
+        repository.mkdir(parents=True, exist_ok=True)
+        (repository / "HEAD").write_text("ref: refs/heads/main\n")
+        key = home / "authkey"
+        key.write_text(self.tailnet.key(user=f"{user}@example.com", reusable=True, ephemeral=True) + "\n")
+        key.chmod(0o600)
+        settings = {"TS_CONTROL_URL": self.tailnet.control_url, "TS_AUTHKEY_FILE": str(key)} | settings
+        environ = {
+            "TS_STATE_DIR": str(home / "state"),
+            "TS_DISABLE_PORTMAPPER": "1",  # Go's, not a setting of ours: ask no router for anything
+            "CLAUDE_PROJECT_DIR": str(repository.parent),
+            "HOME": str(home),
+            "USER": user,
+        }
+        self.screen.command(user, "cc-tailscale")
+        shown = " ".join(f"{name}={value}" for name, value in settings.items())
+        self.screen.facts({"settings": shown.replace(str(home), "…")})
+        return await Agent.started(self.tasks, user, environ | settings, self.log)
+
+    async def call(self, agent: Agent, tool: str, **arguments: str | int) -> tuple[Answer, list[str]]:
+        """Calls a tool of an agent and shows the call and its progress; the answer, and the stages it reported."""
+        shown = ", ".join(f"{name}={json.dumps(value)}" for name, value in arguments.items())
+        self.screen.command(agent.user, f"{tool}({shown})")
         stages: list[str] = []
 
         def progressed(stage: str) -> None:
             stages.append(stage)
             self.screen.progress(stage)
 
-        return await self.agent.call(tool, arguments, progressed), stages
+        return await agent.call(tool, arguments, progressed), stages
+
+    async def data(self, agent: Agent, tool: str, **arguments: str | int) -> dict[str, Any]:
+        """The same, for a call that has to succeed: what it answers, as data."""
+        answer, _ = await self.call(agent, tool, **arguments)
+        expect(not answer.is_error, answer.text)
+        return answer.data
 
     def last_log_lines(self) -> str:
         self.log.seek(0)
@@ -94,6 +124,12 @@ async def play(steps: Sequence[Step], screen: Screen) -> bool:
             screen.failed(f"the demo did not end within {PLAY_SECONDS:g} s", stage.last_log_lines())
     screen.end("The demo failed.", good=False)
     return False
+
+
+def expect(holds: bool, otherwise: str) -> None:
+    """Ends the demo, which says `otherwise`, unless what it is about to say `holds`."""
+    if not holds:
+        raise Failed(otherwise)
 
 
 def _told(error: BaseException) -> str:

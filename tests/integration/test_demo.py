@@ -81,9 +81,45 @@ def test_it_shows_a_refusal_with_its_reason(shown: str, url: str, reason: str) -
     assert "nobody came to the server on this machine" in refusals
 
 
-def test_it_shows_that_the_device_is_gone(shown: str) -> None:
+def test_it_shows_how_claude_finds_out_why_something_does_not_work(shown: str) -> None:
+    diagnosis = step(shown, "Why something does not work")
+    assert re.search(r"web\.tail1234\.ts\.net alice@example\.com, direct [\d.]+:\d+ ", diagnosis), diagnosis
+    assert re.search(
+        r"> tailscale_ping\(.*\) … Ping .* direct .* received 1 of 1, on average after [\d.]+ ms", diagnosis
+    )
+    assert re.search(r"> tailscale_connect_test\(.*\) reachable no: refused\. .* nothing listens", diagnosis)
+
+
+def test_it_shows_a_local_program_that_is_served_through_a_forward(shown: str) -> None:
+    forward = step(shown, "A port for a local program")
+    assert re.search(r"local 127\.0\.0\.1:(\d+) .* opens http://127\.0\.0\.1:\1/: \| Hello from web\.", forward), (
+        forward
+    )
+    assert re.search(r'list"\) f1 \d+ bytes to the peer, \d+ bytes from it .*close", id="f1"\) ok: ', forward)
+
+
+def test_it_shows_that_another_persons_agent_lets_nobody_in_unasked(shown: str) -> None:
+    refused = step(shown, "Another person's agent")
+    assert re.search(r"cc-bob-site-[0-9a-f]{4}\.tail1234\.ts\.net bob@example\.com, there, but does not talk", refused)
+    assert re.search(r"refused: .* neither an owner nor a tag in common\. .* TS_ALLOW_FROM=alice@example\.com", refused)
+
+
+def test_it_shows_a_message_told_read_and_answered_with_verified_senders(shown: str) -> None:
+    message = step(shown, "A message, and its answer")
+    assert "TS_ALLOW_FROM=alice@example.com bob> " in message
+    assert re.search(r'without having asked: \| Message from cc-alice-shop-[0-9a-f]{4}\.\S+: "Build"\. ', message), (
+        message
+    )
+    senders = re.findall(r"> tailscale_check_messages\(\) .*? From cc-(\S+?)-\S+ \((\S+)\), verified;", message)
+    assert senders == [("alice", "alice@example.com"), ("bob", "bob@example.com")]
+    assert message.index("| Is main green at your end?") < message.index("| Green since this morning.")
+
+
+def test_it_shows_that_the_devices_are_gone(shown: str) -> None:
     end = step(shown, "The end of the session")
-    assert re.search(r"control cc-[a-z0-9-]+-[0-9a-f]{4}\.tail1234\.ts\.net is gone \(logout\) after \d+ ms", end)
+    gone = re.findall(r"control cc-(\w+)-\w+-[0-9a-f]{4}\.tail1234\.ts\.net is gone \(logout\)", end)
+    assert gone == ["alice", "bob"]
+    assert re.search(r"ok: gone from control \d+ ms after", end)
 
 
 def test_it_fits_80_columns_and_has_no_colour_codes_where_there_is_no_terminal(shown: str) -> None:
