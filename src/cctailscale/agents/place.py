@@ -59,12 +59,12 @@ async def sweep(settings: Settings) -> None:
     """Removes the inboxes that nobody has used for a week. Never raises; what stays, a later start finds."""
     try:
         await anyio.to_thread.run_sync(sweep_unused, settings.state_dir / FOLDER, time.time())
-    except StateDirError as error:
-        log.info("old inboxes stay for now: %s", error.happened)
+    except (StateDirError, OSError) as error:
+        log.info("old inboxes stay for now: %s", error)
 
 
 def sweep_unused(root: Path, now: float) -> None:
-    """Removes what was not used in the week before `now` (seconds since the epoch). Raises StateDirError."""
+    """Removes what was not used in the week before `now` (seconds since the epoch). Raises StateDirError, OSError."""
     expired = now - KEPT_SECONDS
     with contextlib.ExitStack() as locked:
         directories = statedir.abandoned(root, unused_since=expired)
@@ -72,5 +72,5 @@ def sweep_unused(root: Path, now: float) -> None:
             locked.enter_context(directory)
         for directory in directories:
             # A session that was killed has not written down when it was last in use; its messages have.
-            if max(entry.stat().st_mtime for entry in directory.path.iterdir()) < expired:
+            if max(entry.lstat().st_mtime for entry in directory.path.iterdir()) < expired:
                 directory.remove()
