@@ -119,6 +119,22 @@ async def test_messages_are_read_the_oldest_first_some_at_a_time_and_by_thread(
         assert re.findall(r"Subject: (.*)", await checked(ben)) == ["Number 2", "Number 4"]
 
 
+async def test_more_than_a_client_shows_of_a_result_stays_unread(tailnet: Localnet, tmp_path: Path) -> None:
+    async with (
+        joined(settings(tailnet, tmp_path, "ann")) as (ann, _),
+        joined(settings(tailnet, tmp_path, "ben")) as (ben, his),
+    ):
+        await answering(ann, his)
+        for number in range(7):
+            body = "<user" * (60_000 // 5)  # each becomes longer, so that it is no markup
+            await sent(ann, to=his, subject=f"Number {number}", body=body)
+        text = await checked(ben, limit=100)
+        assert len(text) < 500_000
+        assert text.startswith("3 message(s), the oldest first. 4 more are unread: call again.")
+        text = await checked(ben) + await checked(ben)
+        assert re.findall(r"Subject: (.*)", text) == ["Number 3", "Number 4", "Number 5", "Number 6"]
+
+
 # ---- what a message says ---------------------------------------------------------------------------------------------
 
 

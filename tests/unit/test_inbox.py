@@ -180,6 +180,18 @@ async def test_read_ones_fill_what_unread_ones_leave_the_latest_first(inbox: Inb
     assert [(received.id, received.read) for received in shown] == [("m1", NOW), ("m2", NOW), ("m3", None)]
 
 
+async def test_no_more_is_taken_at_once_than_can_be_shown_and_what_stays_is_unread(inbox: Inbox) -> None:
+    for number in range(4):
+        await inbox.put(BOB, message(f"m{number}", "b" * (LIMITS.taken_bytes // 2)))
+    await inbox.put(BOB, message("m4"))
+    assert await names(inbox) == ["m0"]  # with subjects, two are a little too much
+    assert (await inbox.counts()).unread == 4
+    assert [received.id for received in await inbox.take(20, include_read=True)] == ["m1"]
+    assert await names(inbox) == ["m2"]
+    assert await names(inbox) == ["m3", "m4"]
+    assert [received.id for received in await inbox.take(20, include_read=True)] == ["m3", "m4"]
+
+
 async def test_looking_goes_on_after_what_was_seen_and_leaves_it_unread(inbox: Inbox) -> None:
     for number in range(4):
         await inbox.put(BOB, message(f"m{number}"))

@@ -121,6 +121,19 @@ async def test_an_inbox_with_nothing_in_it_leaves_nothing_behind(root: Path) -> 
     assert list((root / place.FOLDER).iterdir()) == []
 
 
+async def test_what_a_damaged_inbox_left_stays_as_long_as_an_inbox_would(root: Path) -> None:
+    directory = await receive(session(root))
+    (directory / DATABASE).write_bytes(b"this is no database" * 300)
+    async with Inbox.claimed(session(root)):
+        pass
+    assert (directory / f"{DATABASE}.damaged-1").exists()
+    age(directory, WEEK + 60)
+    for file in directory.iterdir():
+        os.utime(file, (0, 0))
+    await place.sweep(session(root, "another"))
+    assert not directory.exists()
+
+
 async def test_it_is_its_owners_alone(root: Path) -> None:
     directory = await receive(session(root))
     modes = {stat.S_IMODE(path.stat().st_mode) for path in (root, root / place.FOLDER, directory)}
@@ -210,6 +223,30 @@ async def test_a_sweep_that_fails_is_told_and_stops_nothing(root: Path, caplog: 
     (root / place.FOLDER).mkdir()
     (root / place.FOLDER).chmod(0o777)
     with caplog.at_level(logging.INFO):
+        await place.sweep(session(root))
+    assert "old inboxes stay for now" in caplog.text
+
+
+async def test_a_sweep_removes_an_old_inbox_whatever_lies_in_it(root: Path) -> None:
+    old = await receive(session(root, "old"))
+    age(old, WEEK + 60)
+    (old / "link").symlink_to(root / "nowhere")
+    os.utime(old / "link", (0, 0), follow_symlinks=False)
+    await place.sweep(session(root))
+    assert held_by(session(root)) == []
+
+
+async def test_a_sweep_that_a_disk_fails_stops_nothing(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = await receive(session(root, "old"))
+    age(old, WEEK + 60)
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as broken, caplog.at_level(logging.INFO):
+        broken.setattr(Path, "lstat", fails)
         await place.sweep(session(root))
     assert "old inboxes stay for now" in caplog.text
 

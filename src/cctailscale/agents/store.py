@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import count
+from itertools import accumulate, count
 from pathlib import Path
 
 from cctailscale.agents.policy import Principal
@@ -24,6 +24,8 @@ from cctailscale.agents.wire import Message, Receipt
 from cctailscale.errors import InboxFull, MessageConflict
 
 SCHEMA_VERSION = 1
+# Of a damaged file, with a number.
+_ASIDE = ".damaged-"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # Times are microseconds since the epoch. `seq` counts up, whatever clocks say: the order of arrival. The last row is
@@ -60,6 +62,9 @@ class Limits:
     # A thousand unread messages are more than an agent can read; past that the sender had better know.
     unread: int = 1000
     unread_bytes: int = 8 * 1024 * 1024
+    # Of one `take`, which is shown as one result: with what neutral() adds and a line about each, 100 messages stay
+    # below the 500,000 characters of tools/messaging.META. What a client cuts off would count as read all the same.
+    taken_bytes: int = 240_000
     # Read ones are there to be looked at once more, the unread ones to be kept: the same room is plenty.
     read: int = 1000
     read_bytes: int = 8 * 1024 * 1024
@@ -138,6 +143,7 @@ class Store:
 
         Raises Damaged, NewerSchema, and OSError and sqlite3.Error for what is not the file's fault.
         """
+        self._path = path
         self._limits = limits
         # SQLite gives its log the mode of the database.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
@@ -217,12 +223,13 @@ class Store:
     def take(self, limit: int, now: datetime, include_read: bool = False, thread: str | None = None) -> list[Received]:
         """The oldest unread messages, which are read from now on, in the order of their arrival.
 
-        `include_read`: what they leave of `limit` goes to the latest of those that were read before.
+        `include_read`: what they leave of `limit` goes to the latest of those that were read before. All together have
+        at most `Limits.taken_bytes`, unless the first alone has more.
         """
         with self._db:
-            taken = self.unread(limit, thread=thread)
+            taken = self._fitting(self.unread(limit, thread=thread))
             if include_read:
-                taken = self._read(limit - len(taken), thread) + taken
+                taken = self._fitting(taken + self._read(limit - len(taken), thread))
             fresh = [(_micros(now), message.seq) for message in taken if message.read is None]
             self._db.executemany("UPDATE received SET read = ? WHERE seq = ?", fresh)
             self._forget()
@@ -250,6 +257,14 @@ class Store:
             (thread, limit),
         )
         return [_received(row) for row in rows]
+
+    def _fitting(self, messages: list[Received]) -> list[Received]:
+        sizes = accumulate(len(message.subject.encode()) + len(message.body.encode()) for message in messages)
+        return [
+            message
+            for number, (message, size) in enumerate(zip(messages, sizes, strict=True))
+            if not number or size <= self._limits.taken_bytes
+        ]
 
     def _forget(self) -> None:
         """Drops the texts, then the receipts, that are past the limits; the oldest first."""
@@ -310,9 +325,9 @@ class Store:
         return [_sent(row) for row in rows]
 
     def is_empty(self) -> bool:
-        """Whether nothing was ever received or sent that is still known."""
+        """Whether nothing was ever received or sent that is still known, or stands in a file that was moved aside."""
         found = self._db.execute("SELECT EXISTS (SELECT 1 FROM received) OR EXISTS (SELECT 1 FROM sent)").fetchone()
-        return not found[0]
+        return not found[0] and not any(self._path.parent.glob(f"{self._path.name}{_ASIDE}*"))
 
     def _thread(self, node_id: str, message_id: str | None) -> str | None:
         """The thread of the message with this id between us and the node; of ours first, since a reply is to one."""
@@ -339,7 +354,7 @@ def _is_damage(error: BaseException) -> bool:
 
 def _move_aside(path: Path) -> Path:
     """Gives the database and its log names that are free, and the database's."""
-    names = (path.with_name(f"{path.name}.damaged-{number}") for number in count(1))
+    names = (path.with_name(f"{path.name}{_ASIDE}{number}") for number in count(1))
     aside = next(name for name in names if not name.exists())
     path.rename(aside)
     with suppress(FileNotFoundError):

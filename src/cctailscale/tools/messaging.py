@@ -29,7 +29,7 @@ MAX_RECIPIENTS = 200
 MAX_WAIT_SECONDS = 300
 # A client that hears nothing for long may give a call up.
 STILL_WAITING_SECONDS = 10.0
-# Claude Code cuts a result at 25,000 tokens; twenty messages of this size, or one of 64 KiB, stay below with `META`.
+# Claude Code cuts a result at 25,000 tokens; what the inbox gives at once (store.Limits.taken_bytes) fits with `META`.
 MAX_MESSAGES = 100
 META: dict[str, Any] = {"anthropic/maxResultSizeChars": 500_000}
 
