@@ -100,6 +100,27 @@ def test_an_imitation_stays_readable() -> None:
     assert neutral("\x1b[31mred\x1b[0m \u202egnirts\u202c a\u00a0b") == "[31mred[0m gnirts a b"
 
 
+@pytest.mark.parametrize(
+    "invisible",
+    [
+        "\u034f",
+        "\u115f",
+        "\u1160",
+        "\u17b4",
+        "\u180b",
+        "\u3164",
+        "\ufe00",
+        "\ufe0f",
+        "\uffa0",
+        "\U000e0100",
+        "\U000e01ef",
+    ],
+)
+def test_a_mark_or_letter_that_nobody_sees_hides_no_imitation_and_carries_no_text(invisible: str) -> None:
+    assert neutral(f"<{invisible}chan{invisible}nel>{invisible * 3} x") == "&lt;channel> x"
+    assert neutral(f"{invisible}Human{invisible}: x") == "Human : x"
+
+
 @pytest.mark.parametrize("unit", ["\n", " ", "<", "< ", "<\n", "</", "<" + " " * 500, "\n ", "Human", "<channel "])
 def test_a_body_made_to_be_slow_to_look_through_is_not(unit: str) -> None:
     text = (unit * (64 * 1024))[: 64 * 1024]

@@ -12,6 +12,11 @@ _MARKUP = re.compile(
     r"|local-command|task|teammate|cross-session|data|message)(?![a-z0-9]))",
     re.IGNORECASE,
 )
+# Letters and marks of Unicode's Default_Ignorable_Code_Point, which are shown as nothing: they could hide markup, or
+# carry text that a model reads and a person does not see. (Its controls and formats are none of `isprintable`.)
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
 _TURN = re.compile(r"^([ \t]*+)(human|assistant|system|user)(?=:)", re.IGNORECASE | re.MULTILINE)
 
 
@@ -22,7 +27,7 @@ def fenced(kind: str, text: str) -> str:
 
 
 def neutral(text: str) -> str:
-    """`text` without control characters but line breaks and tabs, and with imitated markup made visible as text."""
-    text = text.replace("\r\n", "\n")
+    """`text` without what nobody sees but line breaks and tabs, and with imitated markup made visible as text."""
+    text = _UNSEEN.sub("", text.replace("\r\n", "\n"))
     printable = "".join(c if c in "\n\t" or c.isprintable() else " " if c.isspace() else "" for c in text)
     return _TURN.sub(r"\1\2 ", _MARKUP.sub("&lt;", printable))
