@@ -104,6 +104,36 @@ async def test_what_cannot_be_meant_is_said_and_the_others_are_meant_all_the_sam
     assert all(copy.explanation for copy in nobody)
 
 
+async def test_a_name_that_is_slow_to_look_up_holds_up_no_others_and_the_order_stays() -> None:
+    device: Any = FakeDevice("ben", "eve", "kim")
+    found, others = device.resolve, anyio.Event()
+
+    async def resolve(name: str) -> list[Any]:
+        if name == "ben":
+            await others.wait()
+        if name == "kim":
+            others.set()
+        addresses: list[Any] = await found(name)
+        return addresses
+
+    device.resolve = resolve
+    with anyio.fail_after(SECONDS):
+        meant, nobody = await recipients(device, ["ben", "nobody", "eve", "kim"])
+    assert [one.name.partition(".")[0] for one in meant] == ["ben", "eve", "kim"]
+    assert [copy.to for copy in nobody] == ["nobody"]
+
+
+async def test_a_node_that_fails_while_names_are_looked_up_is_said_plainly() -> None:
+    device: Any = FakeDevice("ben", "eve")
+
+    async def fails(_: str) -> list[Any]:
+        raise NodeFailed("boom")
+
+    device.resolve = fails
+    with pytest.raises(NodeFailed):
+        await recipients(device, ["ben", "eve"])
+
+
 @pytest.mark.parametrize(
     ("error", "online", "outcome", "said"),
     [

@@ -79,17 +79,39 @@ async def recipients(device: Device, names: Sequence[str]) -> tuple[list[Recipie
     meant: dict[str, Recipient] = {}
     nobody: list[Copy] = []
     me = await device.me()
-    for name in names:
-        try:
-            one = await _recipient(device, name)
-        except (BadName, NoSuchName, NoSuchDevice) as error:
-            nobody.append(Copy(plain(name), "no such device", explanation=str(error)))
-            continue
-        if me is not None and one.node_id == me.node.stable_id:
+    for one in await _looked_up(device, names):
+        if isinstance(one, Copy):
+            nobody.append(one)
+        elif me is not None and one.node_id == me.node.stable_id:
             nobody.append(Copy(one.name, "failed", explanation="That is this agent itself."))
         else:
             meant.setdefault(one.node_id, one)
     return list(meant.values()), nobody
+
+
+async def _looked_up(device: Device, names: Sequence[str]) -> list[Recipient | Copy]:
+    """What each of `names` means; some at a time, since the DNS server of a private zone may be slow."""
+    found: dict[str, Recipient | Copy] = {}
+    failures: list[CcTailscaleError] = []  # for the caller: a task group would wrap them
+    limiter = anyio.CapacityLimiter(AT_ONCE)
+
+    async def look_up(name: str) -> None:
+        async with limiter:
+            try:
+                found[name] = await _recipient(device, name)
+            except (BadName, NoSuchName, NoSuchDevice) as error:
+                found[name] = Copy(plain(name), "no such device", explanation=str(error))
+            except CcTailscaleError as error:
+                failures.append(error)
+                looking.cancel_scope.cancel()
+
+    names = list(dict.fromkeys(names))
+    async with anyio.create_task_group() as looking:
+        for name in names:
+            looking.start_soon(look_up, name)
+    if failures:
+        raise failures[0]
+    return [found[name] for name in names]
 
 
 async def _recipient(device: Device, name: str) -> Recipient:
