@@ -31,6 +31,13 @@ def own_tailnet() -> Iterator[Localnet]:
 
 
 @pytest.fixture
+def patient_tailnet() -> Iterator[Localnet]:
+    """A tailnet that keeps ephemeral devices that are away, as the real one does for half an hour or more."""
+    with Localnet.started("-ephemeral-timeout", "1h") as tailnet, tailnet.peer("web"):
+        yield tailnet
+
+
+@pytest.fixture
 def environ(tailnet: Localnet, tmp_path: Path) -> dict[str, str]:
     """The environment of an agent that joins `tailnet` as alice@example.com."""
     return environ_for(tailnet, tmp_path)

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
@@ -20,13 +19,6 @@ from tests.inprocess import event, inbox_folders, kinds, node_in, session_folder
 from tests.localnet import Localnet
 
 INTERRUPT, TERMINATE, HANG_UP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
-
-
-@pytest.fixture
-def patient_tailnet() -> Iterator[Localnet]:
-    """A tailnet that keeps ephemeral devices that are away, as the real one does for half an hour or more."""
-    with Localnet.started("-ephemeral-timeout", "1h") as tailnet, tailnet.peer("web"):
-        yield tailnet
 
 
 @pytest.fixture

@@ -46,10 +46,10 @@ def inboxes(environ: dict[str, str]) -> list[Path]:
 
 
 async def test_what_was_acknowledged_is_there_after_kill_9_under_the_old_name_and_is_not_delivered_twice(
-    tailnet: Localnet, tmp_path: Path
+    patient_tailnet: Localnet, tmp_path: Path
 ) -> None:
-    environ = settings(tailnet, tmp_path, "ben")
-    async with joined(settings(tailnet, tmp_path, "ann")) as (ann, her):
+    environ = settings(patient_tailnet, tmp_path, "ben")
+    async with joined(settings(patient_tailnet, tmp_path, "ann")) as (ann, her):
         async with joined(environ) as (ben, his):
             await answering(ann, his)
             first = await sent(ann, to=his, subject="One", body="read before the crash")

@@ -8,7 +8,7 @@ import aiohttp
 import anyio
 
 from cctailscale.agents.wire import MAX_DOCUMENT_BYTES, PORT, AgentCard, Message, Receipt, Refusal
-from cctailscale.errors import AgentRefused, AnswerLost, BadDocument, ConnectionRefused, NoAgent, TimedOut
+from cctailscale.errors import AgentRefused, AnswerLost, BadDocument, ConnectionRefused, DialError, NoAgent, TimedOut
 
 if TYPE_CHECKING:
     from cctailscale.tailnet.device import Device
@@ -20,7 +20,7 @@ MAX_HEADERS = 32
 MAX_HEADER_BYTES = 4096
 # A connection from the pool can have been closed at the other end at that very moment, or lead to a process that has
 # been killed. All that is asked here can be asked again: a message is known by its id.
-TRIES = 2
+_BROKEN = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError)
 
 
 async def card_of(device: Device, address: str, seconds: float) -> AgentCard:
@@ -57,37 +57,41 @@ async def _exchange(device: Device, address: str, method: str, path: str, body: 
         raise NoAgent(address, "nothing listens on its port for agents") from error
     except aiohttp.ClientResponseError as error:
         raise NoAgent(address, "what listens there does not speak HTTP") from error
-    except (aiohttp.ClientError, OSError) as error:
+    except aiohttp.ClientError as error:  # none of those that break a connection; aiohttp may think of more
         raise AnswerLost(address) from error
 
 
 async def _asked(device: Device, url: str, method: str, body: bytes | None, address: str) -> bytes:
-    for left in reversed(range(TRIES)):
+    """The answer, asked for once more if the connection breaks. Raises AnswerLost if that does not help either."""
+    try:
+        return await _asked_once(device, url, method, body, address)
+    except _BROKEN:
         try:
-            async with device.dialer.http.request(
-                method,
-                url,
-                data=body,
-                headers={"Content-Type": "application/json"} if body is not None else None,
-                allow_redirects=False,
-                auto_decompress=False,
-                max_headers=MAX_HEADERS,
-                max_line_size=MAX_HEADER_BYTES,
-                max_field_size=MAX_HEADER_BYTES,
-                read_bufsize=MAX_DOCUMENT_BYTES,
-            ) as response:
-                answer = await _body(response, address)
-        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError):
-            if not left:
-                raise
-        else:
-            if response.status >= 400:
-                refusal = _read(Refusal, address, answer)
-                raise AgentRefused(address, response.status, refusal.error, refusal.message)
-            if response.status not in (200, 202):
-                raise NoAgent(address, f"what listens there answers {response.status}")
-            return answer
-    raise AssertionError("the last try returns or raises")
+            return await _asked_once(device, url, method, body, address)
+        except (DialError, *_BROKEN) as error:  # that nobody is there any more does not undo what the first has done
+            raise AnswerLost(address) from error
+
+
+async def _asked_once(device: Device, url: str, method: str, body: bytes | None, address: str) -> bytes:
+    async with device.dialer.http.request(
+        method,
+        url,
+        data=body,
+        headers={"Content-Type": "application/json"} if body is not None else None,
+        allow_redirects=False,
+        auto_decompress=False,
+        max_headers=MAX_HEADERS,
+        max_line_size=MAX_HEADER_BYTES,
+        max_field_size=MAX_HEADER_BYTES,
+        read_bufsize=MAX_DOCUMENT_BYTES,
+    ) as response:
+        answer = await _body(response, address)
+    if response.status >= 400:
+        refusal = _read(Refusal, address, answer)
+        raise AgentRefused(address, response.status, refusal.error, refusal.message)
+    if response.status not in (200, 202):
+        raise NoAgent(address, f"what listens there answers {response.status}")
+    return answer
 
 
 async def _body(response: aiohttp.ClientResponse, address: str) -> bytes:
