@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cctailscale.errors.text import CcTailscaleError, plain, shown_address
+from cctailscale.errors.text import MAX_REASON_CHARS, CcTailscaleError, plain, shown_address
 
 # An agent's refusal is a reason and what to add (wire.Refusal).
 MAX_REFUSAL_CHARS = 1000
@@ -59,7 +59,8 @@ class NobodyReceived(AgentError):
     """No recipient is known to have the message `message_id`; `outcomes` has a line for each."""
 
     def __init__(self, message_id: str, outcomes: Sequence[str]) -> None:
-        shown = [plain(outcome).rstrip(".") for outcome in outcomes[:MAX_OUTCOMES]]
+        limit = MAX_REFUSAL_CHARS if len(outcomes) == 1 else MAX_REASON_CHARS  # a refusal says what to add
+        shown = [plain(outcome, limit).rstrip(".") for outcome in outcomes[:MAX_OUTCOMES]]
         if len(outcomes) > len(shown):
             shown.append(f"and {len(outcomes) - len(shown)} more alike")
         super().__init__(

@@ -54,8 +54,9 @@ class Messaging:
         """Lists the other Claude Code agents on the tailnet that answer right now, with whom you can talk.
 
         Name, verified owner or tags, and what each says of itself: project, status line, version. Devices that look
-        like agents but did not answer are listed apart as silent; do not count on them. This agent comes first,
-        marked. An agent under a custom hostname that shares no tag is not found this way, but can be written to.
+        like agents but did not answer, or refuse this one, are listed apart as silent, with the reason; do not count on
+        them. This agent comes first, marked. An agent under a custom hostname that shares no tag is not found this way,
+        but can be written to.
         """
         from cctailscale.agents.directory import find
 
