@@ -12,6 +12,7 @@ import pytest
 
 from cctailscale.config import load_settings
 from cctailscale.errors import CcTailscaleError, ControlUnreachable, KeyRefused, LoginNeeded
+from cctailscale.tailnet import device as device_module
 from cctailscale.tailnet.binding import NodeConfig
 from cctailscale.tailnet.device import Device
 from cctailscale.tailnet.models import IPNState, Notify
@@ -75,6 +76,17 @@ async def test_a_former_login_that_is_refused_once_more_while_the_next_begins_do
         assert device.obstacle() is None
         device._take(Notify(err_message="the new key is not valid"))
         with pytest.raises(KeyRefused, match="the new key"):
+            await device.joined(5)
+
+
+async def test_a_refusal_from_when_the_login_began_counts_if_nothing_else_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(device_module, "EARLY_SECONDS", 0.01)
+    async with expired() as device:
+        device.log_in(None, 1)
+        device._take(Notify(err_message="not valid"))
+        with pytest.raises(KeyRefused, match="not valid"):
             await device.joined(5)
 
 

@@ -40,6 +40,9 @@ LOGIN_STATE = "login-state"
 LOGIN_ERROR = "The last login error was: "
 # For control to say whether it has the device. It answers within one round trip; the call that asks waits meanwhile.
 ASK_SECONDS = 3.0
+# While a login begins, Go may have the former key refused once more. A refusal from that time counts for the new key if
+# control has said nothing else so much later.
+EARLY_SECONDS = 1.0
 # Go closes in milliseconds; but it logs an ephemeral device out first, if that was not done, and gives that 5 s.
 CLOSE_SECONDS = 7.0
 
@@ -69,6 +72,7 @@ class Device:
         self._key_source = key_source
         self._refusal: str | None = None
         self._login_begins = False
+        self._early_refusal: str | None = None  # while the login began: of the former one, or of this one
         self._login_failure: CcTailscaleError | None = None  # the login did not even begin
         self._failure: CcTailscaleError | None = None
         self._answered = False  # whether control has said anything about the login
@@ -134,8 +138,9 @@ class Device:
         if notice.login_finished is not None:
             self._answered = True
             self.login_url = None
-        # While a login begins, the former one may be refused once more; a refusal of the new one comes again.
-        if notice.err_message and not self._login_begins:
+        if notice.err_message and self._login_begins:
+            self._early_refusal = notice.err_message
+        elif notice.err_message:
             self._refusal = notice.err_message
         if notice.health is not None:
             self.warnings = list(notice.health.warnings.values())
@@ -184,7 +189,7 @@ class Device:
         """
         # What the bus has said of the former login counts no more.
         self._has_run = self._answered = self.needs_new_login = False
-        self._login_begins = True
+        self._login_begins, self._early_refusal = True, None
         self._refusal = self._login_failure = self.login_url = None
         self._key_source = key.source if key else ""
         self._tasks.start_soon(self._log_in, key, seconds)
@@ -198,6 +203,11 @@ class Device:
             self._login_failure = error
         self._login_begins = False
         self._tell()
+        if self._early_refusal is not None:
+            await anyio.sleep(EARLY_SECONDS)
+            if not self.running and self.obstacle() is None:
+                self._refusal = self._early_refusal
+                self._tell()
 
     async def joined(self, seconds: float) -> None:
         """Returns when the device runs. Raises the JoinError that says why it does not, NodeClosed or NodeFailed.
