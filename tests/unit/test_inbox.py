@@ -241,6 +241,31 @@ async def test_old_texts_are_forgotten_and_their_receipts_are_not(path: Path) ->
         assert await inbox.counts() == Counts(0, 0, 2)
 
 
+async def test_what_an_inbox_has_seen_makes_no_message_slower(path: Path) -> None:
+    async with Inbox.opened(path, limits=Limits(read=500, receipts=2000)) as inbox:
+        await inbox.put(BOB, message("first"))
+
+        async def steps_of_one(name: str) -> int:
+            """Instructions of SQLite's own machine, in tens: a count that no other load changes."""
+            steps = 0
+
+            def step() -> None:
+                nonlocal steps
+                steps += 1
+
+            inbox._store._db.set_progress_handler(step, 10)
+            await inbox.put(BOB, message(name))
+            inbox._store._db.set_progress_handler(None, 0)
+            return steps
+
+        fresh = await steps_of_one("fresh")
+        for number in range(2500):
+            await inbox.put(BOB, message(f"m{number}"))
+            if number % 100 == 99:
+                await inbox.take(LIMITS.unread)
+        assert await steps_of_one("aged") <= 2 * fresh
+
+
 async def test_the_file_stays_small_however_many_messages_pass_through(path: Path) -> None:
     limits = Limits(read=20, receipts=20)
     async with Inbox.opened(path, limits=limits) as inbox:
@@ -429,19 +454,19 @@ async def test_a_call_waits_for_one_that_was_cancelled_and_still_works(
     inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else a refused message could roll back another one that is about to be acknowledged."""
-    counts, inside, most = Store.counts, 0, 0
+    held, inside, most = Store._held, 0, 0
     entered, go_on = threading.Event(), threading.Event()
 
-    def slow(store: Store) -> Counts:
+    def slow(store: Store) -> tuple[int, int]:
         nonlocal inside, most
         inside += 1
         most = max(most, inside)
         entered.set()
         go_on.wait(10)
         inside -= 1
-        return counts(store)
+        return held(store)
 
-    monkeypatch.setattr(Store, "counts", slow)
+    monkeypatch.setattr(Store, "_held", slow)
     first = asyncio.ensure_future(inbox.put(BOB, message("m1")))
     await anyio.to_thread.run_sync(entered.wait, 10)
     first.cancel()

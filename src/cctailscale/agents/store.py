@@ -42,6 +42,8 @@ CREATE TABLE received (
     UNIQUE (node_id, id)
 );
 CREATE INDEX received_unread ON received (seq, size) WHERE read IS NULL;
+CREATE INDEX received_read ON received (seq, size) WHERE read IS NOT NULL AND body IS NOT NULL;
+CREATE INDEX received_receipt ON received (seq) WHERE body IS NULL;
 CREATE TABLE sent (
     seq INTEGER PRIMARY KEY,
     node_id TEXT NOT NULL, name TEXT NOT NULL,
@@ -192,9 +194,9 @@ class Store:
                 if known["digest"] != digest:
                     raise MessageConflict(message.id)
                 return _receipt(known)
-            counts = self.counts()
-            if counts.unread >= self._limits.unread or counts.unread_bytes + size > self._limits.unread_bytes:
-                raise InboxFull(counts.unread, counts.unread_bytes)
+            unread, unread_bytes = self._held()
+            if unread >= self._limits.unread or unread_bytes + size > self._limits.unread_bytes:
+                raise InboxFull(unread, unread_bytes)
             thread = self._thread(sender.node_id, message.in_reply_to) or f"{sender.node_id}/{message.id}"
             self._db.execute(
                 "INSERT INTO received (node_id, name, login, tags, id, subject, body, in_reply_to, sent, digest, size,"
@@ -236,13 +238,17 @@ class Store:
         return sorted(taken, key=lambda message: message.seq)
 
     def counts(self) -> Counts:
-        unread, size = self._db.execute(
-            "SELECT count(*), coalesce(sum(size), 0) FROM received WHERE read IS NULL"
-        ).fetchone()
         (read,) = self._db.execute(
             "SELECT count(*) FROM received WHERE read IS NOT NULL AND body IS NOT NULL"
         ).fetchone()
-        return Counts(unread, size, read)
+        return Counts(*self._held(), read)
+
+    def _held(self) -> tuple[int, int]:
+        """How many are unread, and their size."""
+        unread, size = self._db.execute(
+            "SELECT count(*), coalesce(sum(size), 0) FROM received WHERE read IS NULL"
+        ).fetchone()
+        return unread, size
 
     def _known(self, node_id: str, message_id: str) -> sqlite3.Row | None:
         found: sqlite3.Row | None = self._db.execute(
