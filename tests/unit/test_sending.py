@@ -20,6 +20,7 @@ from cctailscale.errors import (
     AnswerLost,
     BadDocument,
     CcTailscaleError,
+    ConnectionRefused,
     InboxUnusable,
     NoAgent,
     NodeFailed,
@@ -169,6 +170,28 @@ async def test_each_failure_has_its_outcome(
     assert copy.explanation is not None
     assert said in copy.explanation
     assert await inbox.sent(10) == []
+
+
+async def test_an_agent_that_does_not_listen_yet_is_tried_again_and_a_device_without_one_not_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refusals, asked = 2, 0
+
+    async def exchange(*_: object) -> bytes:
+        nonlocal asked
+        asked += 1
+        if asked <= refusals:
+            raise NoAgent("a", "nothing listens on its port for agents") from ConnectionRefused("a:9321")
+        return Receipt(id=MESSAGE.id, state="delivered", delivered=MESSAGE.sent).to_json()
+
+    monkeypatch.setattr(client, "_exchange", exchange)
+    device: Any = None
+    with anyio.fail_after(SECONDS):
+        assert (await client.deliver(device, "a", MESSAGE, 1)).id == MESSAGE.id
+        refusals, asked = 100, 0
+        with pytest.raises(NoAgent):
+            await client.deliver(device, "a", MESSAGE, 1)
+    assert asked == 1 + len(client.REFUSED_PAUSES_SECONDS)
 
 
 async def test_a_device_that_is_known_to_be_offline_is_given_less_time(

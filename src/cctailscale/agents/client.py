@@ -21,6 +21,9 @@ MAX_HEADER_BYTES = 4096
 # A connection from the pool can have been closed at the other end at that very moment, or lead to a process that has
 # been killed. All that is asked here can be asked again: a message is known by its id.
 _BROKEN = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError)
+# An agent that has just joined is known to others some milliseconds before it listens. A device without one refuses
+# each time, and costs the sum of these.
+REFUSED_PAUSES_SECONDS = (0.05, 0.1, 0.35)
 
 
 async def card_of(device: Device, address: str, seconds: float) -> AgentCard:
@@ -29,9 +32,21 @@ async def card_of(device: Device, address: str, seconds: float) -> AgentCard:
 
 
 async def deliver(device: Device, address: str, message: Message, seconds: float) -> Receipt:
-    """Has the agent at `address` store a message; a repeat gives the first receipt. Raises as `_exchange`."""
-    receipt = _read(Receipt, address, await _exchange(device, address, "POST", "messages", message.to_json(), seconds))
-    return _about(receipt, message.id, address)
+    """Has the agent at `address` store a message; a repeat gives the first receipt. Raises as `_exchange`.
+
+    Where nothing listens it is tried again for half a second; `seconds` bound each try.
+    """
+    body = message.to_json()
+    for pause in (*REFUSED_PAUSES_SECONDS, None):
+        try:
+            answer = await _exchange(device, address, "POST", "messages", body, seconds)
+        except NoAgent as error:
+            if pause is None or not isinstance(error.__cause__, ConnectionRefused):
+                raise
+            await anyio.sleep(pause)
+        else:
+            return _about(_read(Receipt, address, answer), message.id, address)
+    raise AssertionError("the last try returns or raises")
 
 
 async def receipt_of(device: Device, address: str, message_id: str, seconds: float) -> Receipt:

@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 AT_ONCE = 16
-# A message is stored within milliseconds; a path that has to be found first takes a second or two.
-DELIVER_SECONDS = 10.0
+# A message is stored within milliseconds; a path that has to be found first takes a second or two. To an agent that was
+# killed and is back it can take WireGuard 15 s to give the old session up (KeepaliveTimeout + RekeyTimeout).
+DELIVER_SECONDS = 20.0
 # For a device that control says is offline: it may be reached all the same, while control is away.
 OFFLINE_SECONDS = 2.0
 
