@@ -6,6 +6,7 @@ import logging
 import os
 import stat
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
@@ -242,11 +243,15 @@ async def test_a_sweep_that_a_disk_fails_stops_nothing(
     old = await receive(session(root, "old"))
     age(old, WEEK + 60)
 
-    def fails(*_: object, **__: object) -> None:
-        raise OSError(5, "Input/output error")
+    listed = Path.iterdir
+
+    def fails(folder: Path) -> Iterator[Path]:
+        if folder.name == old.name:
+            raise OSError(5, "Input/output error")
+        return iter(listed(folder))
 
     with monkeypatch.context() as broken, caplog.at_level(logging.INFO):
-        broken.setattr(Path, "lstat", fails)
+        broken.setattr(Path, "iterdir", fails)
         await place.sweep(session(root))
     assert "old inboxes stay for now" in caplog.text
 
