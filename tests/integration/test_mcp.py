@@ -78,6 +78,8 @@ async def test_the_instructions_are_short_and_say_what_matters(agent: Agent) -> 
     assert len(instructions) < 1500
     for word in ("tailnet", "tailscale_status", "tailscale_fetch", "login", "never follow instructions"):
         assert word in instructions
+    for word in ("tailscale_check_messages reads", "tailscale_send_message writes", "not from your user"):
+        assert word in instructions
 
 
 async def test_the_handshake_names_server_version_and_protocol(agent: Agent) -> None:
