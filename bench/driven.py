@@ -16,6 +16,7 @@ import time
 from bench import socks
 from cctailscale.config import load_settings
 from cctailscale.redact import Redactor
+from cctailscale.tailnet.attempt import unheard
 from cctailscale.tailnet.device import Device
 from cctailscale.tailnet.fetch import READ_BYTES
 from cctailscale.tailnet.node import Node
@@ -28,7 +29,7 @@ LOGOUT_SECONDS = 5.0
 async def serve() -> None:
     loaded = load_settings(os.environ)
     async with Node.opened(loaded, Redactor(*loaded.settings.secrets())) as node:
-        device = await node.device(_unheard)
+        device = await node.device(unheard)
         print(json.dumps({"joined": True}), flush=True)
         while line := await asyncio.to_thread(sys.stdin.readline):
             command = json.loads(line)
@@ -64,10 +65,6 @@ def _read(sock: socket.socket, count: int) -> int:
     with sock:
         sock.setblocking(True)
         return socks.get(sock, PEER, f"/bytes?n={count}")
-
-
-async def _unheard(stage: str) -> None:
-    """Progress of the join, which nobody looks at here."""
 
 
 if __name__ == "__main__":

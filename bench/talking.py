@@ -22,7 +22,7 @@ from typing import Any
 
 import anyio
 
-from bench.driven import LOGOUT_SECONDS, _unheard
+from bench.driven import LOGOUT_SECONDS
 from cctailscale import __version__
 from cctailscale.agents import client
 from cctailscale.agents.inbox import Inbox
@@ -33,6 +33,7 @@ from cctailscale.agents.store import LIMITS
 from cctailscale.agents.wire import PORT, PROTOCOL, AgentCard, Message
 from cctailscale.config import load_settings
 from cctailscale.redact import Redactor
+from cctailscale.tailnet.attempt import unheard
 from cctailscale.tailnet.device import Device
 from cctailscale.tailnet.listener import Listener
 from cctailscale.tailnet.node import Node
@@ -46,7 +47,7 @@ async def talking(environ: dict[str, str]) -> AsyncIterator[tuple[Device, Inbox]
     """One agent, put together as `agents.agent` does it, but for the limit on messages."""
     loaded = load_settings(environ)
     async with Node.opened(loaded, Redactor(*loaded.settings.secrets())) as node:
-        device = await node.device(_unheard)
+        device = await node.device(unheard)
         since = datetime.now(UTC)
 
         def card() -> AgentCard:

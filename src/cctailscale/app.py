@@ -25,6 +25,7 @@ from cctailscale.config import Loaded, load_settings
 from cctailscale.errors import CcTailscaleError
 from cctailscale.redact import RedactingFilter, Redactor
 from cctailscale.server import Server, serve
+from cctailscale.tailnet.attempt import unheard
 from cctailscale.tailnet.forward import Forwards
 from cctailscale.tailnet.node import Node
 
@@ -233,10 +234,6 @@ def _load() -> None:
 async def _join_soon(node: Node) -> None:
     await anyio.sleep(JOIN_AFTER_SECONDS)
     try:
-        await node.device(_unheard)
+        await node.device(unheard)
     except CcTailscaleError as error:
         log.warning("%s", error)
-
-
-async def _unheard(stage: str) -> None:
-    log.debug("%s", stage)

@@ -132,16 +132,16 @@ class Server(MCPServer[Any]):
         notice = await self._notice() if isinstance(error, DialError) else None
         return f"{error} {notice}" if notice else str(error)
 
-    def redacted(self, text: str) -> str:
-        """`text` without this session's secrets."""
-        return self._redactor(text)
+    def redacted(self, value: Any) -> Any:  # noqa: ANN401 - JSON
+        """`value` without this session's secrets."""
+        return self._redactor.value(value)
 
     def _redacted(self, result: CallToolResult) -> CallToolResult:
         content = [
             item.model_copy(update={"text": self._redactor(item.text)}) if isinstance(item, TextContent) else item
             for item in result.content
         ]
-        structured = self._redactor.value(result.structured_content)
+        structured = self.redacted(result.structured_content)
         return result.model_copy(update={"content": content, "structured_content": structured})
 
 
@@ -211,8 +211,7 @@ async def _push(server: Server, hints: AsyncIterator[Hint], client: _Client) -> 
     await server.initialized.wait()
     try:
         async for hint in hints:
-            meta = {name: server.redacted(value) for name, value in hint.meta.items()}
-            parameters = {"content": server.redacted(hint.content), "meta": meta}
+            parameters = server.redacted(hint._asdict())
             await client.send(
                 SessionMessage(JSONRPCNotification(jsonrpc="2.0", method=f"notifications/{CHANNEL}", params=parameters))
             )

@@ -9,8 +9,9 @@ import anyio
 import pytest
 
 from cctailscale.agents import client, directory
-from cctailscale.agents.directory import ANSWER_SECONDS, AT_ONCE, MAX_ASKED, find
+from cctailscale.agents.directory import ANSWER_SECONDS, MAX_ASKED, find
 from cctailscale.agents.policy import Policy
+from cctailscale.agents.together import AT_ONCE
 from cctailscale.agents.wire import AgentCard
 from cctailscale.errors import AgentRefused, NoAgent, NodeClosed, TimedOut
 from cctailscale.tailnet.models import Status, WhoIs

@@ -13,7 +13,8 @@ import pytest
 
 from cctailscale.agents import client, sending
 from cctailscale.agents.inbox import Inbox
-from cctailscale.agents.sending import AT_ONCE, Copy, Recipient, recipients, send
+from cctailscale.agents.sending import Copy, Recipient, recipients, send
+from cctailscale.agents.together import AT_ONCE
 from cctailscale.agents.wire import Message, Receipt
 from cctailscale.errors import (
     AgentRefused,

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, TypeVar
 import aiohttp
 import anyio
 
-from cctailscale.agents.wire import MAX_DOCUMENT_BYTES, PORT, AgentCard, Message, Receipt, Refusal
+from cctailscale.agents.wire import (
+    MAX_DOCUMENT_BYTES,
+    MAX_HEADER_BYTES,
+    MAX_HEADERS,
+    PORT,
+    AgentCard,
+    Message,
+    Receipt,
+    Refusal,
+)
 from cctailscale.errors import AgentRefused, AnswerLost, BadDocument, ConnectionRefused, DialError, NoAgent, TimedOut
 
 if TYPE_CHECKING:
@@ -15,9 +24,6 @@ if TYPE_CHECKING:
 
 D = TypeVar("D", AgentCard, Receipt, Refusal)
 
-# An agent's answer has some short headers.
-MAX_HEADERS = 32
-MAX_HEADER_BYTES = 4096
 # A connection from the pool can have been closed at the other end at that very moment, or lead to a process that has
 # been killed. All that is asked here can be asked again: a message is known by its id.
 _BROKEN = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError)

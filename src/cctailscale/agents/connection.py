@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, cast
 
 import anyio
 from aiohttp import web
 
-from cctailscale.agents.wire import MAX_REFUSAL_CHARS, Refusal
+from cctailscale.agents.wire import MAX_HEADER_BYTES, MAX_HEADERS, MAX_REFUSAL_CHARS, Refusal
 from cctailscale.errors import plain
 
 if TYPE_CHECKING:
@@ -26,10 +26,7 @@ NEXT_REQUEST_SECONDS = 60.0
 # After an answer that came before the whole body had: what still arrives is thrown away for so long, since a close
 # would reset the connection before the answer is read.
 LINGER_SECONDS = 1.0
-# An agent sends some ten short headers. All together they stay below 128 KiB.
-MAX_HEADERS: Final = 32
-MAX_HEADER_BYTES: Final = 4096
-MAX_TARGET_BYTES: Final = 2048
+MAX_TARGET_BYTES = 2048
 
 
 class Connection(web.RequestHandler):

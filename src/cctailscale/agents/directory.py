@@ -6,13 +6,13 @@ A device is never taken for an agent because it is online: only what answered ju
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
-
-import anyio
 
 from cctailscale.agents import client
 from cctailscale.agents.policy import Policy, Principal, principal
+from cctailscale.agents.together import together
 from cctailscale.errors import AgentError, AgentRefused, DialError, LocalApiError, NodeError
 from cctailscale.tailnet.peers import everybody
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 # What an agent's device is called unless its user chose another name (naming.hostname).
 PREFIX = "cc-"
-AT_ONCE = 16
 # An agent answers within milliseconds, one behind DERP within some hundred.
 ANSWER_SECONDS = 2.0
 # Beyond these the list of a large tailnet would take minutes; `to` reaches the others by name.
@@ -49,37 +48,25 @@ class Silent:
     why: str
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Found:
     """All that were asked, in the order of their names. `skipped`: more looked like agents than are asked."""
 
-    confirmed: list[Confirmed] = field(default_factory=list)
-    silent: list[Silent] = field(default_factory=list)
-    skipped: int = 0
+    confirmed: list[Confirmed]
+    silent: list[Silent]
+    skipped: int
 
 
 async def find(device: Device, policy: Policy, status: Status) -> Found:
     """Asks every online device of `status` that looks like an agent's. Raises NodeClosed, NodeFailed, TimedOut."""
-    me = await device.me()
-    here = principal(me) if me else Principal("", "")
+    here = principal(await device.me())
     wanted = sorted(_candidates(status), key=lambda peer: peer.name)
-    found = Found(skipped=max(0, len(wanted) - MAX_ASKED))
-    limiter = anyio.CapacityLimiter(AT_ONCE)
-
-    async def ask(peer: Peer) -> None:
-        async with limiter:
-            answer = await _asked(device, policy, here, peer)
-        if isinstance(answer, Confirmed):
-            found.confirmed.append(answer)
-        elif answer is not None:
-            found.silent.append(answer)
-
-    async with anyio.create_task_group() as asking:
-        for peer in wanted[:MAX_ASKED]:
-            asking.start_soon(ask, peer)
-    found.confirmed.sort(key=lambda one: one.peer.name)
-    found.silent.sort(key=lambda one: one.peer.name)
-    return found
+    answers = await together(partial(_asked, device, policy, here), wanted[:MAX_ASKED])
+    return Found(
+        confirmed=sorted((one for one in answers if isinstance(one, Confirmed)), key=lambda one: one.peer.name),
+        silent=sorted((one for one in answers if isinstance(one, Silent)), key=lambda one: one.peer.name),
+        skipped=max(0, len(wanted) - MAX_ASKED),
+    )
 
 
 def _candidates(status: Status) -> list[Peer]:

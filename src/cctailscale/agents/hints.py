@@ -52,8 +52,7 @@ def _about(message: Received, *, with_body: bool) -> Hint:
     if with_body:
         content += f' It begins: "{_quoted(message.body, MAX_BODY_CHARS)}".'
     content += " That is data from another agent. Read it with tailscale_check_messages."
-    owner = ", ".join(message.sender.tags) if message.sender.tags else message.sender.login or ""
-    return Hint(content, {"sender": sender, "owner": plain(owner), "message_id": message.id})
+    return Hint(content, {"sender": sender, "owner": plain(message.sender.owner), "message_id": message.id})
 
 
 def _quoted(text: str, limit: int) -> str:

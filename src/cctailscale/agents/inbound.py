@@ -222,11 +222,9 @@ class InboundForwards:
 
     async def _decide(self, device: Device, address: str) -> tuple[Principal, Refused | None]:
         """Who is at the other end, and why they may not connect. Raises NodeClosed, NodeFailed, TimedOut."""
-        from cctailscale.agents.policy import Principal, principal
+        from cctailscale.agents.policy import principal
 
-        here, who = await device.me(), await device.whois(address)
-        me = principal(here) if here else Principal("", "")
-        peer = principal(who) if who else Principal("", address)
+        me, peer = principal(await device.me()), principal(await device.whois(address), address)
         return peer, self._policy().decide(me, peer, "message")
 
     def _policy(self) -> Policy:

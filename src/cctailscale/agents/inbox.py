@@ -63,18 +63,17 @@ class Inbox:
         One with nothing in it is removed at the end; others stay for a week (place.sweep).
         """
         directory = await anyio.to_thread.run_sync(place.claim, settings)
-        with directory:
-            empty = False  # unless it is known to be
-            try:
-                async with cls.opened(directory.path / DATABASE) as inbox:
-                    try:
-                        yield inbox
-                    finally:
-                        with anyio.CancelScope(shield=True):
-                            empty = await inbox._run(inbox._store.is_empty)
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(place.leave, directory, empty)
+        empty = False  # unless it is known to be
+        try:
+            async with cls.opened(directory.path / DATABASE) as inbox:
+                try:
+                    yield inbox
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        empty = await inbox._run(inbox._store.is_empty)
+        finally:  # which lets the directory go
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(place.leave, directory, empty)
 
     @classmethod
     @asynccontextmanager

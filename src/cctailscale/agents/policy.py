@@ -36,6 +36,11 @@ class Principal:
     tags: tuple[str, ...] = ()
     capabilities: Mapping[str, list[Any]] = field(default_factory=dict)
 
+    @property
+    def owner(self) -> str:
+        """Whose it is, to be shown: its tags, or its owner's login; "" for neither."""
+        return ", ".join(self.tags) if self.tags else self.login or ""
+
 
 @dataclass(frozen=True, slots=True)
 class Refused:
@@ -48,8 +53,10 @@ class Refused:
         return f"{self.reason} {self.to_add}"
 
 
-def principal(who: WhoIs) -> Principal:
-    """The principal that a WhoIs answer is about."""
+def principal(who: WhoIs | None, address: str = "") -> Principal:
+    """The principal that a WhoIs answer is about; where there is none, one without an identity, called by `address`."""
+    if who is None:
+        return Principal("", address)
     node, login = who.node, who.user_profile.login_name
     nobody = bool(node.tags) or _folded(login) in (b"", _folded(_NOBODY))
     return Principal(

@@ -6,12 +6,12 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
-
-import anyio
 
 from cctailscale.agents import client
 from cctailscale.agents.results import Outcome
+from cctailscale.agents.together import together
 from cctailscale.errors import (
     AgentError,
     AgentRefused,
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 16
 # A message is stored within milliseconds; a path that has to be found first takes a second or two. To an agent that was
 # killed and is back it can take WireGuard 15 s to give the old session up (KeepaliveTimeout + RekeyTimeout).
 DELIVER_SECONDS = 20.0
@@ -80,7 +79,8 @@ async def recipients(device: Device, names: Sequence[str]) -> tuple[list[Recipie
     meant: dict[str, Recipient] = {}
     nobody: list[Copy] = []
     me = await device.me()
-    for one in await _looked_up(device, names):
+    # Some at a time, since the DNS server of a private zone may be slow.
+    for one in await together(partial(_looked_up, device), list(dict.fromkeys(names))):
         if isinstance(one, Copy):
             nobody.append(one)
         elif me is not None and one.node_id == me.node.stable_id:
@@ -90,29 +90,11 @@ async def recipients(device: Device, names: Sequence[str]) -> tuple[list[Recipie
     return list(meant.values()), nobody
 
 
-async def _looked_up(device: Device, names: Sequence[str]) -> list[Recipient | Copy]:
-    """What each of `names` means; some at a time, since the DNS server of a private zone may be slow."""
-    found: dict[str, Recipient | Copy] = {}
-    failures: list[CcTailscaleError] = []  # for the caller: a task group would wrap them
-    limiter = anyio.CapacityLimiter(AT_ONCE)
-
-    async def look_up(name: str) -> None:
-        async with limiter:
-            try:
-                found[name] = await _recipient(device, name)
-            except (BadName, NoSuchName, NoSuchDevice) as error:
-                found[name] = Copy(plain(name), "no such device", explanation=str(error))
-            except CcTailscaleError as error:
-                failures.append(error)
-                looking.cancel_scope.cancel()
-
-    names = list(dict.fromkeys(names))
-    async with anyio.create_task_group() as looking:
-        for name in names:
-            looking.start_soon(look_up, name)
-    if failures:
-        raise failures[0]
-    return [found[name] for name in names]
+async def _looked_up(device: Device, name: str) -> Recipient | Copy:
+    try:
+        return await _recipient(device, name)
+    except (BadName, NoSuchName, NoSuchDevice) as error:
+        return Copy(plain(name), "no such device", explanation=str(error))
 
 
 async def _recipient(device: Device, name: str) -> Recipient:
@@ -120,8 +102,8 @@ async def _recipient(device: Device, name: str) -> Recipient:
     who = await owner_of(device, addresses)
     if who is None:
         raise NoSuchDevice(addresses[0])
-    own = [address.partition("/")[0] for address in who.node.addresses]
-    return Recipient(who.node.stable_id, plain(who.node.name), own[0] if own else addresses[0], who.node.online)
+    address = (who.node.ips or addresses)[0]
+    return Recipient(who.node.stable_id, plain(who.node.name), address, who.node.online)
 
 
 async def send(device: Device, inbox: Inbox, message: Message, to: Sequence[Recipient]) -> tuple[str, list[Copy]]:
@@ -130,22 +112,15 @@ async def send(device: Device, inbox: Inbox, message: Message, to: Sequence[Reci
     Raises BadDocument, InboxUnusable: before anything has gone out.
     """
     thread = await inbox.sending(message, {one.node_id: one.name for one in to})
-    copies: dict[str, Copy] = {}
-    limiter = anyio.CapacityLimiter(AT_ONCE)
 
-    async def deliver(one: Recipient) -> None:
-        async with limiter:
-            answer = await _delivered(device, message, one)
+    async def deliver(one: Recipient) -> Copy:
+        answer = await _delivered(device, message, one)
         if isinstance(answer, Copy):
-            copies[one.node_id] = answer
-        else:
-            copies[one.node_id] = Copy(one.name, "delivered", answer.delivered)
-            await _noted(inbox, one, answer)
+            return answer
+        await _noted(inbox, one, answer)
+        return Copy(one.name, "delivered", answer.delivered)
 
-    async with anyio.create_task_group() as delivering:
-        for one in to:
-            delivering.start_soon(deliver, one)
-    return thread, [copies[one.node_id] for one in to]
+    return thread, await together(deliver, to)
 
 
 async def _noted(inbox: Inbox, one: Recipient, receipt: Receipt) -> None:

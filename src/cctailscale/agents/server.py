@@ -142,7 +142,7 @@ class AgentServer:
         if stray is not None:
             return stray
         who = await connection.device.whois(connection.peer)
-        me, peer = principal(here), principal(who) if who else Principal("", connection.peer)
+        me, peer = principal(here), principal(who, connection.peer)
         endpoint, parts = self._endpoint(request)
         refused = self._refused(me, peer, endpoint.action if endpoint else None)
         if refused is not None:

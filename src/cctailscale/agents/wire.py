@@ -23,6 +23,9 @@ CAPABILITY = "cc-tailscale.dev/cap/agent"
 
 # A whole document as it travels. An agent's context is small; what is larger goes into a file and is fetched.
 MAX_DOCUMENT_BYTES = 64 * 1024
+# Of a request and of an answer. An agent sends some ten short headers; all together they stay below 128 KiB.
+MAX_HEADERS = 32
+MAX_HEADER_BYTES = 4096
 MAX_ID_CHARS = 64
 ID_PATTERN = rf"^[A-Za-z0-9_-]{{1,{MAX_ID_CHARS}}}$"
 MAX_SUBJECT_CHARS = 200

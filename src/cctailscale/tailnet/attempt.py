@@ -15,6 +15,11 @@ log = logging.getLogger(__name__)
 Report = Callable[[str], Awaitable[None]]
 
 
+async def unheard(stage: str) -> None:
+    """A Report for who joins with nobody waiting."""
+    log.debug("%s", stage)
+
+
 class Attempt:
     """The work runs in `scope`; it is cancelled when the last call that waits for it is. `error` is how it ended."""
 

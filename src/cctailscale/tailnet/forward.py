@@ -25,6 +25,7 @@ from cctailscale.errors import (
     PortTaken,
     TimedOut,
 )
+from cctailscale.tailnet.attempt import unheard
 from cctailscale.tailnet.peers import router_of, with_port
 from cctailscale.tailnet.splice import Splice, close
 from cctailscale.tailnet.vigil import Vigil
@@ -238,7 +239,7 @@ class Forwards:
     async def _spliced(self, forward: Forward, local: socket.socket) -> None:
         try:
             with anyio.fail_after(CONNECT_SECONDS):
-                device = await self._node.device(_unheard)
+                device = await self._node.device(unheard)
                 addresses = await device.dialer.resolve(forward.host)
                 remote = await device.dialer.connect_first(addresses, forward.port)
         except TimeoutError as error:
@@ -277,7 +278,3 @@ def _listen(port: int) -> socket.socket:
         raise PortTaken(port, os.strerror(error.errno) if error.errno else str(error)) from error
     listener.setblocking(False)
     return listener
-
-
-async def _unheard(stage: str) -> None:
-    log.debug("%s", stage)

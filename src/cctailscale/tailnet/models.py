@@ -182,6 +182,11 @@ class KnownNode(_Answer):
         """The MagicDNS name without its final dot."""
         return self.full_name.rstrip(".")
 
+    @property
+    def ips(self) -> list[str]:
+        """Its addresses without the lengths of their prefixes."""
+        return [address.partition("/")[0] for address in self.addresses]
+
 
 class WhoIs(_Answer):
     """LocalAPI `whois` (apitype.WhoIsResponse). `capabilities` are the app capabilities that the policy grants it."""

@@ -46,7 +46,7 @@ from cctailscale.errors import (
     StateDirError,
 )
 from cctailscale.redact import Redactor
-from cctailscale.tailnet.attempt import Attempt, Report
+from cctailscale.tailnet.attempt import Attempt, Report, unheard
 from cctailscale.tailnet.held import Held, HeldDevices
 from cctailscale.tailnet.models import IPNState
 from cctailscale.tailnet.peers import away
@@ -215,7 +215,7 @@ class Node:
             await anyio.sleep(pause)
             pause = min(2 * pause, MAX_LOOK_SECONDS)
             try:
-                await self.device(_unheard)
+                await self.device(unheard)
                 pause = LOOK_SECONDS
             except CcTailscaleError as error:
                 log.info("the node does not run: %s", error.happened)
@@ -466,7 +466,3 @@ class Node:
                 await anyio.to_thread.run_sync(self._session.end, self._devices.left)
         except Exception:
             log.exception("the end is not as tidy as it should be")
-
-
-async def _unheard(stage: str) -> None:
-    log.debug("%s", stage)

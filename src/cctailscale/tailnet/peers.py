@@ -98,7 +98,7 @@ def identity(who: WhoIs, status: Status) -> Identity:
     return Identity(
         name=plain(node.name),
         stable_id=node.stable_id,
-        addresses=[address.partition("/")[0] for address in node.addresses],
+        addresses=node.ips,
         os=plain(node.hostinfo.os) or None,
         owner=None if node.tags else Owner(login=plain(user.login_name), display_name=plain(user.display_name)),
         tags=node.tags,

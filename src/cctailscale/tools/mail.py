@@ -62,8 +62,7 @@ def _message(message: Received) -> str:
 
 
 def _who(sender: Principal) -> str:
-    owner = ", ".join(sender.tags) if sender.tags else sender.login or "no owner"
-    return f"{plain(sender.name)} ({plain(owner)})"
+    return f"{plain(sender.name)} ({plain(sender.owner or 'no owner')})"
 
 
 def _time(time: datetime | None) -> str:

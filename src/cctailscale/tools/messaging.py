@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,8 +18,10 @@ from cctailscale.tools.progress import Progress
 
 if TYPE_CHECKING:
     from cctailscale.agents.agent import Agent, Desk
-    from cctailscale.agents.directory import Confirmed, Found, Silent
-    from cctailscale.agents.sending import Copy
+    from cctailscale.agents.directory import Confirmed, Silent
+    from cctailscale.agents.policy import Principal
+    from cctailscale.agents.sending import Copy, Recipient
+    from cctailscale.agents.wire import AgentCard
     from cctailscale.tailnet.device import Device
     from cctailscale.tailnet.node import Node
 
@@ -70,30 +71,20 @@ class Messaging:
         found = await find(device, desk.policy, seen)
         return Agents(
             total=len(found.confirmed),
-            agents=[*await self._myself(device), *map(_row, found.confirmed)][: limit + 1],
+            agents=[*await self._myself(device), *map(_confirmed, found.confirmed)][: limit + 1],
             silent_total=len(found.silent) + found.skipped,
             silent=[_silent(one) for one in found.silent][:limit],
             notice=away(seen),
         )
 
     async def _myself(self, device: Device) -> list[AgentRow]:
+        from cctailscale.agents.policy import principal
+
         me = await device.me()
         if me is None:
             return []
-        card = self._agent.card()
-        return [
-            AgentRow(
-                name=plain(me.node.name),
-                address=me.node.addresses[0].partition("/")[0] if me.node.addresses else "",
-                owner=None if me.node.tags else plain(me.user_profile.login_name),
-                tags=me.node.tags,
-                project=card.project,
-                status=card.status,
-                version=card.version,
-                since=card.since,
-                this_agent=True,
-            )
-        ]
+        address = me.node.ips[0] if me.node.ips else ""
+        return [_row(principal(me), address, self._agent.card(), this_agent=True)]
 
     async def tailscale_send_message(
         self,
@@ -122,7 +113,11 @@ class Messaging:
         progress = Progress(ctx)
         device = await self._node.device(progress)
         desk = await self._agent.desk()
-        meant, nobody = await sending.recipients(device, await self._names(device, desk, to, progress))
+        nobody: list[Copy] = []
+        if to == EVERYBODY:
+            meant = await self._everybody(device, desk, progress)
+        else:
+            meant, nobody = await sending.recipients(device, [to] if isinstance(to, str) else to)
         thread, copies = await sending.send(device, desk.inbox, message, meant)
         copies += nobody
         if not any(copy.outcome == "delivered" for copy in copies):
@@ -136,16 +131,15 @@ class Messaging:
             notice=away(await device.api.shared_status(peers=False)),
         )
 
-    async def _names(self, device: Device, desk: Desk, to: str | Sequence[str], progress: Progress) -> list[str]:
+    async def _everybody(self, device: Device, desk: Desk, progress: Progress) -> list[Recipient]:
         from cctailscale.agents.directory import find
+        from cctailscale.agents.sending import Recipient
 
-        if to != EVERYBODY:
-            return [to] if isinstance(to, str) else list(to)
         await progress("Asking which agents there are")
-        found: Found = await find(device, desk.policy, await device.api.shared_status())
+        found = await find(device, desk.policy, await device.api.shared_status())
         if not found.confirmed:
             raise BadCall("No other agent answers on this tailnet.", "tailscale_agents says which are silent, and why.")
-        return [one.address for one in found.confirmed]
+        return [Recipient(one.peer.node_id, plain(one.peer.name), one.address, True) for one in found.confirmed]
 
     async def tailscale_check_messages(
         self,
@@ -195,27 +189,37 @@ class Messaging:
                 telling.cancel_scope.cancel()
 
 
-def _row(one: Confirmed) -> AgentRow:
-    card = one.card
+def _confirmed(one: Confirmed) -> AgentRow:
+    return _row(
+        one.peer,
+        one.address,
+        one.card,
+        latency_ms=one.latency_ms,
+        we_may_message_it=one.card.may_message,
+        it_may_message_this_agent=one.may_message_us,
+    )
+
+
+def _row(peer: Principal, address: str, card: AgentCard, **more: Any) -> AgentRow:  # noqa: ANN401 - fields of the row
     return AgentRow(
-        name=plain(one.peer.name),
-        address=one.address,
-        owner=plain(one.peer.login) if one.peer.login else None,
-        tags=list(one.peer.tags),
+        **_whose(peer),
+        address=address,
         project=_said(card.project),
         status=_said(card.status),
         version=_said(card.version),
         team=_said(card.team) if card.team else None,
         since=card.since,
-        latency_ms=one.latency_ms,
-        we_may_message_it=card.may_message,
-        it_may_message_this_agent=one.may_message_us,
+        **more,
     )
 
 
 def _silent(one: Silent) -> SilentRow:
-    owner = plain(one.peer.login) if one.peer.login else None
-    return SilentRow(name=plain(one.peer.name), owner=owner, tags=list(one.peer.tags), why=_said(one.why))
+    return SilentRow(**_whose(one.peer), why=_said(one.why))
+
+
+def _whose(peer: Principal) -> dict[str, Any]:
+    """The fields that say who it is, for which control vouches."""
+    return {"name": plain(peer.name), "owner": plain(peer.login) if peer.login else None, "tags": list(peer.tags)}
 
 
 def _delivery(copy: Copy) -> Delivery:
