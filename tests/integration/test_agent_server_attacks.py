@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from cctailscale.agents import connection
-from cctailscale.agents.wire import MAX_DOCUMENT_BYTES
+from cctailscale.documents import MAX_DOCUMENT_BYTES
 from cctailscale.tailnet import listener as listening
 from tests.callers import Answerer, Line, Stage, answering, line, message, posted, request, until_known
 

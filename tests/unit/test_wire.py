@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cctailscale.agents import wire
+from cctailscale import documents
 from cctailscale.agents.wire import AgentCard, Message, Receipt, Refusal
 from cctailscale.errors import BadDocument
 
@@ -30,7 +30,7 @@ SOUND: list[tuple[type[Any], dict[str, Any]]] = [
 # What nobody of ours would write, to be looked for in reasons.
 MARKER = "zq7-marker"
 
-ids = st.text("abcXYZ019_-", min_size=1, max_size=wire.MAX_ID_CHARS)
+ids = st.text("abcXYZ019_-", min_size=1, max_size=documents.MAX_ID_CHARS)
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=300)
 lines = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Zl", "Zp")), min_size=1, max_size=200)
 times = st.datetimes(timezones=st.just(UTC))
@@ -231,14 +231,14 @@ def test_what_is_no_json_object_in_utf_8_is_refused(document: bytes) -> None:
 
 
 def test_the_largest_document_is_taken_and_one_byte_more_is_not() -> None:
-    room = wire.MAX_DOCUMENT_BYTES - len(message(body=""))
+    room = documents.MAX_DOCUMENT_BYTES - len(message(body=""))
     assert len(Message.from_json(message(body="b" * room)).body) == room
     assert reason(Message, message(body="b" * (room + 1))) == "has more than 65536 bytes"
 
 
 def test_a_message_of_our_own_that_is_too_large_or_unsound_is_no_message() -> None:
     with pytest.raises(BadDocument, match="which is more than 65536"):
-        Message.new("s", "b" * wire.MAX_DOCUMENT_BYTES)
+        Message.new("s", "b" * documents.MAX_DOCUMENT_BYTES)
     with pytest.raises(BadDocument, match=r"field subject .* line break"):
         Message.new("two\nlines", "")
     with pytest.raises(BadDocument, match=r"field body .* lone surrogate"):
@@ -251,7 +251,7 @@ def test_a_message_of_our_own_that_is_too_large_or_unsound_is_no_message() -> No
 
 
 BOMBS = {
-    "deep arrays": b"[" * wire.MAX_DOCUMENT_BYTES,
+    "deep arrays": b"[" * documents.MAX_DOCUMENT_BYTES,
     "deep objects": b'{"a":' * 13_000,
     "depth in an unknown field": message()[:-1] + b', "x": ' + b"[" * 30_000 + b"]" * 30_000 + b"}",
     "a huge number": message()[:-1] + b', "x": ' + b"9" * 60_000 + b"}",
@@ -265,7 +265,7 @@ BOMBS = {
 @pytest.mark.parametrize("document", BOMBS.values(), ids=BOMBS.keys())
 @pytest.mark.parametrize("kind", DOCUMENTS)
 def test_a_bomb_is_dealt_with_at_once(kind: type[Any], document: bytes) -> None:
-    assert len(document) <= wire.MAX_DOCUMENT_BYTES
+    assert len(document) <= documents.MAX_DOCUMENT_BYTES
     begun = time.process_time()
     read(kind, document)
     assert time.process_time() - begun < 0.25  # milliseconds, in truth

@@ -8,7 +8,6 @@ import aiohttp
 import anyio
 
 from cctailscale.agents.wire import (
-    MAX_DOCUMENT_BYTES,
     MAX_HEADER_BYTES,
     MAX_HEADERS,
     PORT,
@@ -17,6 +16,7 @@ from cctailscale.agents.wire import (
     Receipt,
     Refusal,
 )
+from cctailscale.documents import MAX_DOCUMENT_BYTES
 from cctailscale.errors import AgentRefused, AnswerLost, BadDocument, ConnectionRefused, DialError, NoAgent, TimedOut
 
 if TYPE_CHECKING:

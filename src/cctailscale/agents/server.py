@@ -24,7 +24,8 @@ from cctailscale.agents.connection import Connection, answer, refuse
 from cctailscale.agents.policy import Action, Policy, Principal, Refused, principal
 from cctailscale.agents.rate import Rate
 from cctailscale.agents.refusals import Refusals
-from cctailscale.agents.wire import ID_PATTERN, MAX_DOCUMENT_BYTES, PROTOCOL, AgentCard, Message
+from cctailscale.agents.wire import PROTOCOL, AgentCard, Message
+from cctailscale.documents import ID_PATTERN, MAX_DOCUMENT_BYTES
 from cctailscale.errors import BadDocument, CcTailscaleError, InboxFull, InboxUnusable, MessageConflict
 
 if TYPE_CHECKING:
