@@ -51,6 +51,14 @@
     │   ├── MessageConflict       its sender has used its id for another one
     │   ├── InboxFull             too much is unread
     │   └── InboxUnusable         the inbox's file cannot be opened or written
+    ├── TeamError               something cannot be done with a team
+    │   ├── TeamRefused           its rules say no
+    │   ├── LeadOffline           its lead does not answer
+    │   ├── FalseLead             who says to lead it does not have its key
+    │   ├── NoTeam, InTeam        this session is in none, or in one already
+    │   ├── NoSuchTeam            there is none to go on with
+    │   ├── TeamEnded             it was disbanded, or this member removed
+    │   └── TeamUnusable          the team's file cannot be opened or written
     ├── CertificateUnavailable  the node has no certificate and cannot get one
     └── LocalApiError           the node's own LocalAPI refused a call
 
@@ -122,6 +130,17 @@ from cctailscale.errors.joining import (
     SettingsError,
     StateDirError,
 )
+from cctailscale.errors.teams import (
+    FalseLead,
+    InTeam,
+    LeadOffline,
+    NoSuchTeam,
+    NoTeam,
+    TeamEnded,
+    TeamError,
+    TeamRefused,
+    TeamUnusable,
+)
 from cctailscale.errors.text import UNPRINTABLE, CcTailscaleError, plain, shown_address
 
 __all__ = [
@@ -140,15 +159,18 @@ __all__ = [
     "ConnectionRefused",
     "ControlUnreachable",
     "DialError",
+    "FalseLead",
     "ForkError",
     "ForwardError",
     "ForwardsFull",
+    "InTeam",
     "InboundOff",
     "InboxFull",
     "InboxUnusable",
     "JoinError",
     "JoinTimeout",
     "KeyRefused",
+    "LeadOffline",
     "LocalApiError",
     "LockedOut",
     "LoginNeeded",
@@ -157,6 +179,8 @@ __all__ = [
     "NoSuchDevice",
     "NoSuchForward",
     "NoSuchName",
+    "NoSuchTeam",
+    "NoTeam",
     "NobodyReceived",
     "NodeClosed",
     "NodeError",
@@ -175,6 +199,10 @@ __all__ = [
     "SettingProblem",
     "SettingsError",
     "StateDirError",
+    "TeamEnded",
+    "TeamError",
+    "TeamRefused",
+    "TeamUnusable",
     "TimedOut",
     "TlsError",
     "Unreachable",

@@ -1,0 +1,1 @@
+"""Teams: agents with one list of tasks, which one of them, the lead, keeps."""

@@ -1,0 +1,39 @@
+"""A member's way to its team: one Protocol, whether the team is kept here, by another agent, or by neither."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from cctailscale.teams.commands import TaskCommand
+from cctailscale.teams.model import Task
+from cctailscale.teams.wire import EventPage, TaskPage, TaskQuery, TeamView
+
+
+class TeamGateway(Protocol):
+    """Every call raises TeamRefused, TeamUnusable, TeamEnded, and LeadOffline, for which it takes 5 s at most.
+
+    `events` waits for longer.
+    """
+
+    async def team(self) -> TeamView:
+        """Who is in it, and how far it is."""
+        ...
+
+    async def tasks(self, query: TaskQuery) -> TaskPage:
+        """A page of the list."""
+        ...
+
+    async def command(self, id: str, command: TaskCommand) -> Task | None:  # noqa: A002 - the field's name
+        """Has a command carried out, at most once for each `id`, and gives the task that it is about.
+
+        Raises TeamRefused: the rules say no, and nothing was changed.
+        """
+        ...
+
+    async def events(self, after: int, seconds: float) -> EventPage:
+        """The events past `after`, as soon as there are some; none after `seconds`. It counts as being heard of."""
+        ...
+
+    async def leave(self) -> None:
+        """Ends this membership. Not for a lead, who disbands."""
+        ...
