@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, TypeVar
+from functools import cached_property
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import Field, JsonValue, StringConstraints
 
@@ -22,6 +23,9 @@ V = TypeVar("V")
 # A list that an agent can still work with, and that its lead can hold in memory.
 MAX_TASKS = 2_000
 MAX_MEMBERS = 200
+# With those who are gone: five for each place. Who has left longest ago is forgotten first; who was removed is kept, or
+# it could join again.
+MAX_KNOWN_MEMBERS = 1_000
 MAX_NAME_OF_TEAM_CHARS = 64
 MAX_SUBJECT_CHARS = 200
 # A command has to fit into a document of 64 KiB, whatever its letters.
@@ -30,9 +34,13 @@ MAX_RESULT_CHARS = 10_000
 MAX_REASON_CHARS = 500
 MAX_BLOCKERS = 100
 MAX_METADATA_BYTES = 4 * 1024
+# Far less than what a JSON parser or writer takes, far more than anybody reads.
+MAX_METADATA_DEPTH = 16
 MAX_PRIORITY = 1_000
 # Of one task. What is older stands in the team's log of events.
 MAX_HISTORY = 50
+# Two texts and a history, all of letters that need the most room.
+MAX_TASK_BYTES = 256 * 1024
 # Of a description or a result in a list.
 EXCERPT_CHARS = 200
 
@@ -50,7 +58,7 @@ Reason = Annotated[Line, Field(max_length=MAX_REASON_CHARS)]
 
 EventKind = Literal[
     "member_joined",
-    "member_returned",  # with a new device
+    "member_returned",  # with a new device, or it joined once more
     "member_left",
     "member_removed",
     "lead_returned",
@@ -63,9 +71,10 @@ EventKind = Literal[
     "task_updated",
     "task_unblocked",
     "task_deleted",
-    "all_done",  # the last task that was not completed has been
+    "all_done",  # no task is left that is not completed
     "disbanded",
 ]
+Deed = Literal["created", "claimed", "assigned", "completed", "released", "claim lost", "updated"]
 RefusalCode = Literal[
     "not_member",
     "removed",
@@ -74,12 +83,16 @@ RefusalCode = Literal[
     "blocked",
     "completed",
     "not_yours",
+    "unclaimed",  # nobody has it
     "blocking",  # others wait for it
     "cycle",
     "stale",
     "nothing_to_claim",
     "too_many",
     "too_large",
+    "unfit",  # metadata that JSON cannot hold
+    "no_such_member",
+    "no_such_page",
     "id_taken",  # the id of a command was used for another one
     "disbanded",
 ]
@@ -107,19 +120,23 @@ class Member(Document):
 
 
 class Entry(Document):
-    """A line of a task's history. `by` is None where nobody did it: a claim lapsed."""
+    """One line of history. `by` is None where nobody did it: a claim lapsed. `owner`: whose claim it is about."""
 
     at: Time
     by: MemberId | None = None
-    what: Literal["created", "claimed", "assigned", "completed", "released", "claim lost", "updated"]
+    owner: MemberId | None = None
+    what: Deed
     reason: Reason | None = None
 
 
 class Task(Document):
-    """One task. `version` counts its changes, from 1.
+    """One task. `version` counts its changes, from 1; `changed` is the team's version with the last of them.
 
-    `blocked_by` keeps the tasks that are completed, which block no more.
+    `owner` has it in progress; who is done with it is `completed_by`. `blocked_by` keeps the tasks that are completed,
+    which block no more.
     """
+
+    max_bytes: ClassVar[int] = MAX_TASK_BYTES
 
     id: TaskId
     subject: Subject
@@ -136,13 +153,20 @@ class Task(Document):
     updated: Time
     claimed: Time | None = None
     completed: Time | None = None
+    completed_by: MemberId | None = None
     history: Annotated[tuple[Entry, ...], Field(max_length=MAX_HISTORY)] = ()
     version: Annotated[int, Field(ge=1)] = 1
+    changed: int = 0
 
     @property
     def number(self) -> int:
         """Its age: tasks are numbered as they are made."""
         return int(self.id.rpartition("-")[2])
+
+    @property
+    def turn(self) -> tuple[int, int]:
+        """Its place in the order of claiming: by priority, high first, then age."""
+        return (-self.priority, self.number)
 
 
 class TaskRow(Document):
@@ -163,6 +187,7 @@ class TaskRow(Document):
     created: Time
     claimed: Time | None = None
     completed: Time | None = None
+    completed_by: MemberId | None = None
     version: int
 
 
@@ -213,18 +238,55 @@ class Team:
 
     def after(self, change: Change) -> Team:
         """The team once `change`, which was decided on this one, has been made."""
-        return Team(change.facts, _put(self.members, change.members), _put(self.tasks, change.tasks))
+        team = Team(change.facts, _put(self.members, change.members), _put(self.tasks, change.tasks))
+        if all(_edges(self.tasks.get(key)) == _edges(task) for key, task in change.tasks.items()):
+            team.__dict__["blocks"] = self.blocks  # most commands leave it as it is, and it takes long to make
+        return team
+
+    @cached_property
+    def blocks(self) -> Mapping[str, tuple[str, ...]]:
+        """The inverse of `blocked_by`: a task to those that name it, the completed among them as well."""
+        blocks: dict[str, list[str]] = {}
+        for task in self.tasks.values():
+            for blocker in task.blocked_by:
+                blocks.setdefault(blocker, []).append(task.id)
+        return {blocker: tuple(blocked) for blocker, blocked in blocks.items()}
+
+    def waits_for(self, task: Task) -> tuple[str, ...]:
+        """Which of its blockers are not completed."""
+        return tuple(blocker for blocker in task.blocked_by if self.tasks[blocker].status != "completed")
+
+    def claimable(self, task: Task) -> bool:
+        return task.status == "pending" and not self.waits_for(task)
+
+    def of_node(self, node_id: str) -> Member | None:
+        """Whose device this is: the member that is present, else the last that was."""
+        theirs = [member for member in self.members.values() if member.identity.node_id == node_id]
+        return min(theirs, key=lambda member: member.gone is not None, default=None)
+
+
+def _edges(task: Task | None) -> tuple[str, ...]:
+    return task.blocked_by if task else ()
 
 
 def _put(old: Mapping[str, V], changed: Mapping[str, V | None]) -> Mapping[str, V]:
     if not changed:
         return old
-    return {key: value for key, value in {**old, **changed}.items() if value is not None}
+    new = dict(old)
+    for key, value in changed.items():
+        if value is None:
+            new.pop(key, None)
+        else:
+            new[key] = value
+    return new
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a command makes of the team of version `base`. None in a mapping: it is no more."""
+    """What a command makes of the team of version `base`. None in a mapping: it is no more.
+
+    Without events nothing changes and nothing is to be committed: a task was only read, or is already as was asked.
+    """
 
     base: int
     facts: Facts

@@ -115,7 +115,10 @@ class TeamView(Document):
 
 
 class TaskQuery(Document):
-    """GET /v1/team/tasks?team=ID and these. `owner`: a member's id or name. `cursor`: of the page before."""
+    """GET /v1/team/tasks?team=ID and these. `cursor`: of the page before.
+
+    `owner`: a member's id or name, or "me"; also of those that it has completed.
+    """
 
     status: Status | None = None
     owner: str | None = None
@@ -127,13 +130,15 @@ class TaskQuery(Document):
 class TaskPage(Document):
     """In progress, then what can be claimed in the order of claiming, then what is blocked, then what is completed.
 
-    `total`: of all that match. `members`: id to name of everybody whom a row names.
+    `total`: of all that match. `changed`: how many of them have changed since the first page; no later page has them,
+    since an earlier one may. `members`: id to name of everybody whom a row names, but who left too long ago.
     """
 
     max_bytes: ClassVar[int] = MAX_LIST_BYTES
 
     rows: Annotated[tuple[TaskRow, ...], Field(max_length=MAX_ROWS)]
     total: int
+    changed: int = 0
     cursor: str | None = None
     members: dict[MemberId, Line]
     version: int
