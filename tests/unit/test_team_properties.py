@@ -1,0 +1,248 @@
+"""What holds of a team after any sequence of commands by any of its members, and of others."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from graphlib import TopologicalSorter
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from cctailscale.teams import listing
+from cctailscale.teams.commands import (
+    Claim,
+    Command,
+    Complete,
+    Create,
+    Delete,
+    Disband,
+    Join,
+    Lapse,
+    Leave,
+    Release,
+    Remove,
+    Return,
+    TaskCommand,
+    Update,
+)
+from cctailscale.teams.model import Change, Event, Facts, Identity, Member, Refused, Task, TaskRow, Team
+from cctailscale.teams.rules import decide, founded
+from cctailscale.teams.wire import TaskPage, TaskQuery
+from tests.asked import KEY, LEAD, START, device, token
+
+# Few of each, so that they meet.
+members = st.integers(1, 6).map("member-{}".format)
+actors = st.one_of(st.just(LEAD), members)
+tasks = st.integers(1, 9).map("task-{}".format)
+blockers = st.lists(tasks, max_size=3).map(tuple)
+names = st.sampled_from(["ada", "bob", "eve", "ci"])
+versions = st.one_of(st.none(), st.none(), st.integers(1, 6))
+priorities = st.integers(-1, 1)
+
+commands: st.SearchStrategy[TaskCommand] = st.one_of(
+    st.builds(Create, subject=st.just("Build"), blocked_by=blockers, priority=priorities),
+    st.builds(Claim, task=st.none()),
+    st.builds(Claim, task=tasks, owner=st.one_of(st.none(), members), version=versions),
+    st.builds(Claim, task=tasks),
+    st.builds(Complete, task=tasks, version=versions),
+    st.builds(Release, task=tasks, version=versions),
+    st.builds(
+        Update,
+        task=tasks,
+        subject=st.sampled_from([None, "Build", "Test"]),
+        priority=st.one_of(st.none(), priorities),
+        blocked_by=st.one_of(st.none(), blockers),
+        version=versions,
+    ),
+    st.builds(Delete, task=tasks, force=st.booleans(), version=versions),
+)
+queries = st.builds(
+    TaskQuery,
+    status=st.sampled_from([None, None, "pending", "in_progress", "completed"]),
+    unblocked_only=st.booleans(),
+    limit=st.integers(1, 3),
+)
+
+
+def identity(name: str, replaced: bool) -> Identity:
+    """The second device of the same owner, or the first. One has tags."""
+    owner: dict[str, Any] = {"login": None, "tags": ("tag:ci",)} if name == "ci" else {}
+    return device(f"{name}-2" if replaced else name, **owner)
+
+
+class AnyTeam(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = START
+        self.team = founded("team-1", "Build", KEY, device("lead"), START)
+        self.log: list[Event] = []
+        self.pages: list[tuple[TaskQuery, TaskPage, set[str]]] = []
+
+    def ask(self, command: Command, actor: str | None) -> None:
+        self.now += timedelta(seconds=1)
+        before = self.team
+        kept = dump(before)
+        answer = decide(before, command, actor, self.now)
+        assert dump(before) == kept
+        if isinstance(answer, Refused):
+            assert answer.message
+            assert answer.message.isprintable()
+            assert answer.task is None or answer.task == before.tasks[answer.task.id]
+            return
+        self.team = before.after(answer)
+        self.log.extend(answer.events)
+        check_change(before, answer, self.team)
+
+    @rule(command=commands, actor=actors)
+    def task_command(self, command: TaskCommand, actor: str) -> None:
+        self.ask(command, actor)
+
+    @rule(name=names, replaced=st.booleans())
+    def join(self, name: str, replaced: bool) -> None:
+        self.ask(Join(identity(name, replaced), token(f"{name}-{replaced}")), None)
+
+    @rule(name=names, replaced=st.booleans(), given=names, first=st.booleans())
+    def come_back(self, name: str, replaced: bool, given: str, first: bool) -> None:
+        self.ask(Return(identity(name, replaced), token(f"{given}-{first}")), None)
+
+    @rule(replaced=st.booleans())
+    def lead_back(self, replaced: bool) -> None:
+        self.ask(Return(identity("lead", replaced), None), None)
+
+    @rule(member=members)
+    def leave(self, member: str) -> None:
+        self.ask(Leave(), member)
+
+    @rule(actor=actors, member=members)
+    def remove(self, actor: str, member: str) -> None:
+        self.ask(Remove(member), actor)
+
+    @rule(lapsed=st.lists(members, max_size=3))
+    def lapse(self, lapsed: list[str]) -> None:
+        self.ask(Lapse(dict.fromkeys(lapsed, "was not heard of for 90 s")), None)
+
+    @rule(actor=members, really=st.integers(0, 19))
+    def disband(self, actor: str, really: int) -> None:
+        if actor != LEAD or really == 0:  # seldom, since nothing can happen afterwards
+            self.ask(Disband(), actor)
+
+    @rule(query=queries)
+    def first_page(self, query: TaskQuery) -> None:
+        self.turn(query, set())
+
+    @rule()
+    def next_page(self) -> None:
+        if self.pages:
+            query, page, seen = self.pages.pop()
+            self.turn(query.model_copy(update={"cursor": page.cursor}), seen)
+
+    def turn(self, query: TaskQuery, seen: set[str]) -> None:
+        page = listing.page(self.team, query, LEAD)
+        assert isinstance(page, TaskPage)
+        shown = {row.id for row in page.rows}
+        assert len(shown) == len(page.rows) <= query.limit
+        assert not shown & seen
+        if page.cursor:
+            self.pages.append((query, page, seen | shown))
+
+    @invariant()
+    def owners_are_members_who_are_there_and_have_it_in_progress(self) -> None:
+        for task in self.team.tasks.values():
+            assert (task.owner is not None) == (task.status == "in_progress")
+            assert (task.completed_by is not None) == (task.status == "completed")
+            assert task.owner is None or not self.team.members[task.owner].gone
+
+    @invariant()
+    def nothing_waits_for_itself_or_for_what_is_not_there(self) -> None:
+        graph = {task.id: task.blocked_by for task in self.team.tasks.values()}
+        tuple(TopologicalSorter(graph).static_order())  # which raises CycleError
+        assert {blocker for blockers in graph.values() for blocker in blockers} <= graph.keys()
+
+    @invariant()
+    def blocks_is_the_inverse_of_blocked_by(self) -> None:
+        pairs = {(blocker, task.id) for task in self.team.tasks.values() for blocker in task.blocked_by}
+        assert {(blocker, id_) for blocker, ids in self.team.blocks.items() for id_ in ids} == pairs
+        assert self.team.blocks == Team(self.team.facts, self.team.members, self.team.tasks).blocks
+
+    @invariant()
+    def events_have_each_number_once_and_in_order(self) -> None:
+        assert [event.seq for event in self.log] == list(range(1, self.team.facts.version + 1))
+
+    @invariant()
+    def no_task_is_lost(self) -> None:
+        created = [event.task.id for event in self.log if event.kind == "task_created" and event.task]
+        deleted = {event.task.id for event in self.log if event.kind == "task_deleted" and event.task}
+        assert len(set(created)) == len(created)
+        assert self.team.tasks.keys() == set(created) - deleted
+
+    @invariant()
+    def a_device_is_one_member_at_most(self) -> None:
+        nodes = [member.identity.node_id for member in self.team.members.values() if not member.gone]
+        assert len(set(nodes)) == len(nodes)
+        assert self.team.members[LEAD].role == "lead"
+        assert not self.team.members[LEAD].gone
+
+    @invariant()
+    def all_of_it_survives_json(self) -> None:
+        team = self.team
+        assert Facts.from_json(team.facts.to_json()) == team.facts
+        for member in team.members.values():
+            assert Member.from_json(member.to_json()) == member
+        for task in team.tasks.values():
+            assert Task.from_json(task.to_json()) == task
+        for event in self.log[-5:]:
+            assert Event.from_json(event.to_json()) == event
+
+    @invariant()
+    def a_list_has_each_task_in_its_place(self) -> None:
+        page = listing.page(self.team, TaskQuery(limit=200), LEAD)
+        assert isinstance(page, TaskPage)
+        assert {row.id for row in page.rows} == self.team.tasks.keys()
+        places = [place(row) for row in page.rows]
+        assert places == sorted(places)
+
+
+def place(row: TaskRow) -> tuple[int, int, int]:
+    order = ["in_progress", "pending", "blocked", "completed"]
+    blocked = row.status == "pending" and row.waits_for
+    return order.index("blocked" if blocked else row.status), -row.priority, int(row.id.removeprefix("task-"))
+
+
+def check_change(before: Team, change: Change, after: Team) -> None:
+    assert change.base == before.facts.version
+    assert change.facts.version == before.facts.version + len(change.events)
+    if not change.events:
+        assert dump(before) == dump(after)
+    told = {event.task.id for event in change.events if event.task}
+    for id_ in change.tasks.keys() & after.tasks.keys():
+        old, new = before.tasks.get(id_), after.tasks[id_]
+        assert new.version == (old.version + 1 if old else 1)
+        assert new.changed == after.facts.version
+        assert id_ in told, "somebody who follows the events would not know of it"
+    for event in change.events:
+        if event.task and event.task.id in after.tasks:
+            assert event.task == listing.row(after, after.tasks[event.task.id])
+    check_unblocked(before, change, after)
+
+
+def check_unblocked(before: Team, change: Change, after: Team) -> None:
+    """Those that waited and do no more are told of, and no others."""
+    freed = {
+        task.id
+        for task in after.tasks.values()
+        if task.status != "completed"
+        and task.id in before.tasks
+        and before.waits_for(before.tasks[task.id])
+        and not after.waits_for(task)
+    }
+    assert {event.task.id for event in change.events if event.kind == "task_unblocked" and event.task} == freed
+
+
+def dump(team: Team) -> tuple[Facts, dict[str, Member], dict[str, Task]]:
+    return team.facts, dict(team.members), dict(team.tasks)
+
+
+TestAnyTeam = AnyTeam.TestCase
+TestAnyTeam.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
