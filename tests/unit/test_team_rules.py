@@ -58,8 +58,10 @@ def test_a_new_task_is_pending_and_its_creator_is_in_its_history(asked: Asked) -
 
 
 def test_the_id_of_a_deleted_task_is_never_given_again(asked: Asked) -> None:
-    asked.change(Delete(task=asked.create()), LEAD)
-    assert asked.create() == "task-2"
+    assert [asked.create() for _ in range(3)] == ["task-1", "task-2", "task-3"]
+    asked.change(Delete(task="task-1"), LEAD)
+    asked.change(Delete(task="task-3"), LEAD)
+    assert [asked.create() for _ in range(2)] == ["task-4", "task-5"]
 
 
 def test_a_task_can_only_wait_for_tasks_that_there_are(asked: Asked) -> None:
@@ -300,7 +302,9 @@ def test_the_last_to_be_completed_tells_that_all_is_done(asked: Asked) -> None:
 
 def test_any_member_updates_a_task_and_what_is_not_given_stays(asked: Asked) -> None:
     before = asked.task(Create(subject="Build", description="All", priority=1, active_form="Building"), "ada")
-    after = asked.task(Update(task="task-1", priority=2, description=""), "bob")
+    change = asked.change(Update(task="task-1", priority=2, description=""), "bob")
+    assert kinds(change) == ["task_updated"]
+    after = asked.team.tasks["task-1"]
     changed = {name for name in type(after).model_fields if getattr(before, name) != getattr(after, name)}
     assert changed == {"priority", "description", "updated", "history", "version", "changed"}
     assert (after.priority, after.description, after.version) == (2, "", 2)
@@ -435,6 +439,10 @@ def test_deleting_the_last_open_task_tells_that_all_is_done(asked: Asked) -> Non
     asked.create()
     assert kinds(asked.change(Delete(task="task-2"), LEAD)) == ["task_deleted", "all_done"]
     assert kinds(asked.change(Delete(task="task-1"), LEAD)) == ["task_deleted"]
+
+
+def test_deleting_the_only_task_does_not_tell_that_all_is_done(asked: Asked) -> None:
+    assert kinds(asked.change(Delete(task=asked.create()), LEAD)) == ["task_deleted"]
 
 
 def test_a_task_that_was_deleted_is_told_from_one_that_never_was(asked: Asked) -> None:
@@ -627,6 +635,16 @@ def test_a_device_is_one_member_alone(asked: Asked) -> None:
     assert "member-3" in no.message
     asked.change(Remove("cc-bob"), LEAD)
     assert asked.refused(Return(device("bob"), token("ada"))).code == "removed"
+
+
+def test_a_device_of_a_member_who_left_and_of_one_who_is_there_is_the_latters(asked: Asked) -> None:
+    asked.change(Leave(), "ada")
+    asked.change(Return(device("ada"), token("bob")))
+    member = asked.team.of_node("nada")
+    assert member
+    assert member.id == asked.ids["bob"]
+    asked.change(Remove("member-3"), LEAD)
+    assert asked.refused(Join(device("ada"), token("x"))).code == "removed"
 
 
 def test_the_lead_returns_with_the_device_that_it_has_now(asked: Asked) -> None:

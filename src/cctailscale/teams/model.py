@@ -260,9 +260,9 @@ class Team:
         return task.status == "pending" and not self.waits_for(task)
 
     def of_node(self, node_id: str) -> Member | None:
-        """Whose device this is: the member that is present, else the last that was."""
+        """Whose device this is: of several that have had it who is present, else who was removed, else who left."""
         theirs = [member for member in self.members.values() if member.identity.node_id == node_id]
-        return min(theirs, key=lambda member: member.gone is not None, default=None)
+        return min(theirs, key=lambda member: (None, "removed", "left").index(member.gone), default=None)
 
 
 def _edges(task: Task | None) -> tuple[str, ...]:
