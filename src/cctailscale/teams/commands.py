@@ -42,7 +42,7 @@ class Create(Document):
 class Claim(Document):
     """Without a task: the next that is pending and unblocked, by priority (high first), then age.
 
-    `owner`, a member's name or id: the lead claims it for that member.
+    `owner`, a member's name or id: the lead claims it for that member. `version` counts with a task alone.
     """
 
     action: Literal["claim"] = "claim"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import TypeVar
 
+from cctailscale.documents import Document
 from cctailscale.errors import plain
 from cctailscale.teams.model import EXCERPT_CHARS, Member, MemberRow, Refused, Task, TaskRow, Team
 from cctailscale.teams.wire import Counts, TaskPage, TaskQuery, TeamView
@@ -19,6 +21,7 @@ ME = "me"
 # The team's version at the first page, and the last row's place in the order; numbers that Python reads in no time.
 _CURSOR = re.compile(r"([0-9]{1,15})\.([0-3])\.(-?[0-9]{1,5})\.([0-9]{1,10})")
 
+D = TypeVar("D", bound=Document)
 _Place = tuple[int, int, int]
 
 
@@ -107,7 +110,7 @@ def page(team: Team, query: TaskQuery, you: str) -> TaskPage | Refused:
         (placed for placed in matching if last is None or (placed[0] > last and placed[1].changed <= as_of)),
         key=lambda placed: placed[0],
     )
-    rows = _fitting(row(team, task) for _, task in left[: query.limit])
+    rows = fitting(row(team, task) for _, task in left[: query.limit])
     return TaskPage(
         rows=rows,
         total=len(matching),
@@ -116,6 +119,17 @@ def page(team: Team, query: TaskQuery, you: str) -> TaskPage | Refused:
         members=_names(team, rows),
         version=team.facts.version,
     )
+
+
+def fitting(rows: Iterable[D], room: int = MAX_ROWS_BYTES) -> tuple[D, ...]:
+    """The first rows or events that fit on a page, one at least: the largest is far smaller than a page."""
+    found: list[D] = []
+    for each in rows:
+        room -= len(each.model_dump_json().encode())
+        if room < 0 and found:
+            break
+        found.append(each)
+    return tuple(found)
 
 
 def view(team: Team, you: str, lease_seconds: float) -> TeamView:
@@ -173,25 +187,13 @@ def _matches(team: Team, task: Task, query: TaskQuery, owner: str | None) -> boo
 def _place(team: Team, task: Task) -> _Place:
     """Where it stands in the list."""
     group = {"in_progress": 0, "pending": 1, "completed": 3}[task.status]
-    if group == 1 and team.waits_for(task):
+    if group == 1 and not team.claimable(task):
         group = 2
     return (group, *task.turn)
 
 
 def _cursor(as_of: int, place: _Place) -> str:
     return ".".join(map(str, (as_of, *place)))
-
-
-def _fitting(rows: Iterable[TaskRow]) -> tuple[TaskRow, ...]:
-    """The first rows that fit on a page, one at least: the largest row is far smaller than a page."""
-    fitting: list[TaskRow] = []
-    room = MAX_ROWS_BYTES
-    for each in rows:
-        room -= len(each.model_dump_json().encode())
-        if room < 0 and fitting:
-            break
-        fitting.append(each)
-    return tuple(fitting)
 
 
 def _names(team: Team, rows: Iterable[TaskRow]) -> dict[str, str]:

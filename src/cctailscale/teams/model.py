@@ -257,7 +257,9 @@ class Team:
         return tuple(blocker for blocker in task.blocked_by if self.tasks[blocker].status != "completed")
 
     def claimable(self, task: Task) -> bool:
-        return task.status == "pending" and not self.waits_for(task)
+        return task.status == "pending" and all(
+            self.tasks[blocker].status == "completed" for blocker in task.blocked_by
+        )
 
     def of_node(self, node_id: str) -> Member | None:
         """Whose device this is: of several that have had it who is present, else who was removed, else who left."""
