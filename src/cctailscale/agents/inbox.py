@@ -3,27 +3,25 @@
 Nothing is acknowledged before it is committed. A call that is cancelled has either been committed or not been begun;
 the sender of a message that did not hear which sends it again, and a repeat is no second message.
 
-Calls run in a thread, one at a time: each takes well under a millisecond, and SQLite has one writer anyway.
+Calls run in a thread, one at a time: each takes well under a millisecond.
 """
 
 from __future__ import annotations
 
 import logging
-import sqlite3
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import anyio
 import anyio.to_thread
 
+from cctailscale import sqlitefile
 from cctailscale.agents import place
 from cctailscale.agents.policy import Principal
-from cctailscale.agents.store import LIMITS, Counts, Damaged, Limits, NewerSchema, Received, Sent, Store, result_code
+from cctailscale.agents.store import LIMITS, Counts, Damaged, Limits, Received, Sent, Store
 from cctailscale.agents.wire import Message, Receipt
 from cctailscale.config import Settings
 from cctailscale.errors import InboxUnusable
@@ -51,9 +49,7 @@ class Inbox:
         self._path = path
         self._store = store
         self._now = now
-        self._limiter = anyio.CapacityLimiter(1)
-        # The limiter lets go when a task is cancelled by asyncio's own means, though its thread still works.
-        self._one_at_a_time = threading.Lock()
+        self._calls = sqlitefile.OneAtATime()
 
     @classmethod
     @asynccontextmanager
@@ -145,12 +141,8 @@ class Inbox:
         return await self._run(self._store.sent, limit, unread, thread)
 
     async def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        call = partial(self._alone, partial(function, *args, **kwargs))
-        return await anyio.to_thread.run_sync(call, limiter=self._limiter)
-
-    def _alone(self, call: Callable[[], T]) -> T:
-        with self._one_at_a_time, _as_inbox_unusable(self._path):
-            return call()
+        with _as_inbox_unusable(self._path):
+            return await self._calls.run(function, *args, **kwargs)
 
 
 def _opened(path: Path, limits: Limits) -> Store:
@@ -162,29 +154,10 @@ def _opened(path: Path, limits: Limits) -> Store:
             return Store(path, limits)
 
 
-_RIGHTS = ("cannot be opened or written to", "Give yourself the right to, or set TS_STATE_DIR to another folder.")
-_FAILS = ("is on a disk that fails", "Look at the disk, or set TS_STATE_DIR to a folder on another one.")
-_ADVICE = {
-    sqlite3.SQLITE_FULL: ("is on a full disk", "Make room, or set TS_STATE_DIR to a folder on another disk."),
-    sqlite3.SQLITE_BUSY: ("is in use by another process", "Stop that process, then restart this server."),
-    sqlite3.SQLITE_READONLY: _RIGHTS,
-    sqlite3.SQLITE_CANTOPEN: _RIGHTS,
-    sqlite3.SQLITE_PERM: _RIGHTS,
-    sqlite3.SQLITE_IOERR: _FAILS,
-    sqlite3.SQLITE_CORRUPT: ("is damaged", "Restart the server: it moves the file aside and begins a new one."),
-    sqlite3.SQLITE_NOTADB: ("is damaged", "Restart the server: it moves the file aside and begins a new one."),
-}
-
-
 @contextmanager
 def _as_inbox_unusable(path: Path) -> Iterator[None]:
     try:
         yield
-    except NewerSchema:
-        problem = "was written by a later version of cc-tailscale"
-        raise InboxUnusable(path, problem, "Update cc-tailscale, or move the file away.") from None
-    except sqlite3.Error as error:
-        default = (f"cannot be used ({error})", "Restart the server; if it stays, report it.")
-        raise InboxUnusable(path, *_ADVICE.get(result_code(error), default)) from error
-    except OSError as error:
-        raise InboxUnusable(path, f"cannot be opened ({error.strerror})", _RIGHTS[1]) from error
+    except sqlitefile.FAILURES as error:
+        if_damaged = "Restart the server: it moves the file aside and begins a new one."
+        raise InboxUnusable(path, *sqlitefile.advice(error, if_damaged)) from error

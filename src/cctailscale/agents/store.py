@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sqlite3
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import accumulate, count
 from pathlib import Path
 
+from cctailscale import sqlitefile
 from cctailscale.agents.policy import Principal
 from cctailscale.agents.wire import Message, Receipt
 from cctailscale.errors import InboxFull, MessageConflict
@@ -121,15 +121,7 @@ class Counts:
     read: int
 
 
-class NewerSchema(Exception):  # noqa: N818 - not an error that anybody sees
-    """The file was written by a later version of this package."""
-
-
-class _BrokenPage(Exception):  # noqa: N818 - as above
-    """What `PRAGMA quick_check` finds, which is a row and not an error."""
-
-
-class Damaged(Exception):  # noqa: N818 - as above
+class Damaged(Exception):  # noqa: N818 - not an error that anybody sees
     """The file was no database, or a broken one. It has been renamed to `aside`."""
 
     def __init__(self, aside: Path) -> None:
@@ -143,12 +135,11 @@ class Store:
     def __init__(self, path: Path, limits: Limits) -> None:
         """Opens the file, or makes it, with mode 0600.
 
-        Raises Damaged, NewerSchema, and OSError and sqlite3.Error for what is not the file's fault.
+        Raises Damaged, and sqlitefile.FAILURES for what is not the file's fault.
         """
         self._path = path
         self._limits = limits
-        # SQLite gives its log the mode of the database.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        sqlitefile.create(path)
         # IMMEDIATE: a transaction that changes something has the right to from its beginning.
         self._db = sqlite3.connect(path, timeout=0, isolation_level="IMMEDIATE", check_same_thread=False)
         try:
@@ -156,7 +147,7 @@ class Store:
             self._prepare()
         except BaseException as error:
             # Renamed before it is closed: closing would write the log into the broken file, and remove it.
-            aside = _move_aside(path) if _is_damage(error) else None
+            aside = _move_aside(path) if sqlitefile.is_damage(error) else None
             self._db.close()
             if aside is not None:
                 raise Damaged(aside) from error
@@ -165,16 +156,8 @@ class Store:
     def _prepare(self) -> None:
         # The lock is held until the file is closed, and goes with the process. It also spares the shared memory.
         self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA_VERSION:
-            raise NewerSchema
-        self._db.execute("PRAGMA journal_mode = WAL")
-        # In a commit the kernel has the data, on a checkpoint the disk: kill -9 loses nothing, a power cut may.
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        if version == 0:
-            self._db.executescript(_SCHEMA)
-        if self._db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-            raise _BrokenPage
+        version = sqlitefile.check(self._db, SCHEMA_VERSION)
+        sqlitefile.begin(self._db, _SCHEMA if version == 0 else None)
 
     def close(self) -> None:
         self._db.close()
@@ -345,17 +328,6 @@ class Store:
             if row is not None:
                 return str(row["thread"])
         return None
-
-
-def result_code(error: sqlite3.Error) -> int:
-    """SQLite's primary result code; -1 where the module itself refused the call."""
-    code: int = getattr(error, "sqlite_errorcode", -1)
-    return code if code < 0 else code & 0xFF
-
-
-def _is_damage(error: BaseException) -> bool:
-    broken = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-    return isinstance(error, _BrokenPage) or (isinstance(error, sqlite3.Error) and result_code(error) in broken)
 
 
 def _move_aside(path: Path) -> Path:
