@@ -110,9 +110,11 @@ class SessionDir:
         return self.record.hostname
 
     def mark_used(self) -> None:
-        """Writes down that the directory is in use now. Raises StateDirError."""
+        """Writes down that the directory is in use now, unless it was closed before. Raises StateDirError."""
+        if self._lock_fd < 0:
+            return
         record = replace(self.record, last_used=time.time())
-        with _as_state_dir_error(self.path), _open_fd(self.path, _DIRECTORY) as fd:
+        with as_state_dir_error(self.path), _open_fd(self.path, _DIRECTORY) as fd:
             _write_record(fd, record)
         self.record = record
 
@@ -126,7 +128,7 @@ class SessionDir:
             return
         gone = self.path.parent / f".cc-gone-{secrets.token_hex(8)}"
         try:
-            with _as_state_dir_error(self.path), contextlib.suppress(FileNotFoundError):
+            with as_state_dir_error(self.path), contextlib.suppress(FileNotFoundError):
                 # One step for all who look, and a crash in what follows leaves nothing that seems usable.
                 self.path.rename(gone)
         finally:
@@ -151,18 +153,64 @@ def claim(root: Path, *, identity: str, base: str, control_url: str, ephemeral: 
     Raises StateDirError: the root or the directory is not writable, not a folder, full, somebody else's, open to
     others or a link.
     """
-    with _as_state_dir_error(root):
+    with as_state_dir_error(root):
         root = _prepared(root)
         for record in _records_of(root, (identity, control_url, ephemeral), base):
-            if taken := _lock_existing(root / record.hostname, record):
-                try:
-                    taken.mark_used()
-                except BaseException:
-                    taken.close()
-                    raise
+            if taken := take_up(root, record):
                 return taken
         now = time.time()
         return _make(root, Record(identity, "", "", ephemeral, control_url, now, now), base)
+
+
+def below(root: Path, folder: str) -> Path:
+    """A folder of the root for directories of another kind. The root is made, if it is missing, as private as it is."""
+    with contextlib.suppress(OSError):  # if it cannot be made, the claim says why
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return root / folder
+
+
+def records(root: Path) -> list[Record]:
+    """Of all directories that are sound and this user's own, locked or not, the last used first. Raises StateDirError.
+
+    A root that does not exist has none.
+    """
+    with as_state_dir_error(root), contextlib.suppress(FileNotFoundError):
+        root = root.resolve(strict=True)
+        _refuse_unsafe(root)
+        found = (_read_record(entry) for entry in root.iterdir() if _LABEL.fullmatch(entry.name) and _is_safe(entry))
+        return sorted(filter(None, found), key=lambda record: record.last_used, reverse=True)
+    return []
+
+
+def take_up(root: Path, record: Record) -> SessionDir | None:
+    """The directory of a record, locked, and from now on in use.
+
+    None if a living process has it, or it has gone or changed hands since. Raises StateDirError.
+    """
+    with as_state_dir_error(root):
+        taken = _lock_existing(root / record.hostname, record)
+    if taken is not None:
+        try:
+            taken.mark_used()
+        except BaseException:
+            taken.close()
+            raise
+    return taken
+
+
+def sweep_unused(root: Path, since: float) -> None:
+    """Removes the ephemeral directories in which nothing was written after `since` (seconds since the epoch).
+
+    Those that a living process has locked stay. Raises StateDirError, OSError.
+    """
+    with contextlib.ExitStack() as locked:
+        directories = abandoned(root, unused_since=since)
+        for directory in directories:
+            locked.enter_context(directory)
+        for directory in directories:
+            # A process that was killed has not written down when it was last in use; what it kept there has.
+            if max(entry.lstat().st_mtime for entry in directory.path.iterdir()) < since:
+                directory.remove()
 
 
 def abandoned(root: Path, *, limit: int = MAX_SWEPT, unused_since: float = math.inf) -> list[SessionDir]:
@@ -177,20 +225,17 @@ def abandoned(root: Path, *, limit: int = MAX_SWEPT, unused_since: float = math.
     Raises StateDirError if the root cannot be read or others could write to it; a root that does not exist has none.
     """
     found: list[SessionDir] = []
-    with _as_state_dir_error(root), contextlib.suppress(FileNotFoundError):
+    with as_state_dir_error(root), contextlib.suppress(FileNotFoundError):
         root = root.resolve(strict=True)
         _refuse_unsafe(root)
-        records = []
         for entry in root.iterdir():
             if _UNFINISHED.fullmatch(entry.name):
                 _remove_unfinished(entry)
-            elif _LABEL.fullmatch(entry.name) and _is_safe(entry):
-                record = _read_record(entry)
-                if record and record.ephemeral and record.last_used <= unused_since:
-                    records.append(record)
-        for record in sorted(records, key=lambda entry: entry.last_used):
+        for record in reversed(records(root)):
             if len(found) >= limit:
                 break
+            if not record.ephemeral or record.last_used > unused_since:
+                continue
             with contextlib.suppress(OSError):  # one broken directory must not keep the others from being swept
                 if taken := _lock_existing(root / record.hostname, record):
                     found.append(taken)
@@ -389,7 +434,8 @@ _ADVICE = {
 
 
 @contextlib.contextmanager
-def _as_state_dir_error(path: Path) -> Iterator[None]:
+def as_state_dir_error(path: Path) -> Iterator[None]:
+    """What the file system refuses, as StateDirError with advice."""
     try:
         yield
     except OSError as error:

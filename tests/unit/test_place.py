@@ -178,9 +178,9 @@ def test_a_clock_says_when_the_week_is_over(root: Path) -> None:
     with place.claim(session(root)) as claimed:
         pass
     used = max(claimed.record.last_used, *(entry.stat().st_mtime for entry in claimed.path.iterdir()))
-    place.sweep_unused(root / place.FOLDER, used + WEEK - 1)
+    statedir.sweep_unused(root / place.FOLDER, used - 1)
     assert claimed.path.exists()
-    place.sweep_unused(root / place.FOLDER, used + WEEK + 1)
+    statedir.sweep_unused(root / place.FOLDER, used + 1)
     assert not claimed.path.exists()
 
 

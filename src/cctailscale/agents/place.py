@@ -10,10 +10,8 @@ All calls but `sweep` block on the file system.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
-from pathlib import Path
 
 import anyio
 import anyio.to_thread
@@ -32,10 +30,8 @@ KEPT_SECONDS = 7 * 24 * 60 * 60
 
 def claim(settings: Settings) -> statedir.SessionDir:
     """This session's directory, locked by this process. Raises InboxUnusable."""
-    root = settings.state_dir / FOLDER
+    root = statedir.below(settings.state_dir, FOLDER)
     identity = statedir.session_identity(settings.session_id, settings.project_dir, ephemeral=settings.ephemeral)
-    with contextlib.suppress(OSError):  # if it cannot be made, the claim says why
-        settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         # What a kept device's session leaves is swept after a week as well, hence `ephemeral`.
         return statedir.claim(root, identity=identity, base=_BASE, control_url=settings.control_url, ephemeral=True)
@@ -57,20 +53,8 @@ def leave(directory: statedir.SessionDir, empty: bool) -> None:
 
 async def sweep(settings: Settings) -> None:
     """Removes the inboxes that nobody has used for a week. Never raises; what stays, a later start finds."""
+    expired = time.time() - KEPT_SECONDS
     try:
-        await anyio.to_thread.run_sync(sweep_unused, settings.state_dir / FOLDER, time.time())
+        await anyio.to_thread.run_sync(statedir.sweep_unused, settings.state_dir / FOLDER, expired)
     except (StateDirError, OSError) as error:
         log.info("old inboxes stay for now: %s", error)
-
-
-def sweep_unused(root: Path, now: float) -> None:
-    """Removes what was not used in the week before `now` (seconds since the epoch). Raises StateDirError, OSError."""
-    expired = now - KEPT_SECONDS
-    with contextlib.ExitStack() as locked:
-        directories = statedir.abandoned(root, unused_since=expired)
-        for directory in directories:
-            locked.enter_context(directory)
-        for directory in directories:
-            # A session that was killed has not written down when it was last in use; its messages have.
-            if max(entry.lstat().st_mtime for entry in directory.path.iterdir()) < expired:
-                directory.remove()
