@@ -57,6 +57,7 @@
     │   ├── FalseLead             who says to lead it does not have its key
     │   ├── NoTeam, InTeam        this session is in none, or in one already
     │   ├── NoSuchTeam            there is none to go on with
+    │   ├── LedElsewhere          another process of this machine leads it
     │   ├── TeamEnded             it was disbanded, or this member removed
     │   └── TeamUnusable          the team's file cannot be opened or written
     ├── CertificateUnavailable  the node has no certificate and cannot get one
@@ -134,6 +135,7 @@ from cctailscale.errors.teams import (
     FalseLead,
     InTeam,
     LeadOffline,
+    LedElsewhere,
     NoSuchTeam,
     NoTeam,
     TeamEnded,
@@ -171,6 +173,7 @@ __all__ = [
     "JoinTimeout",
     "KeyRefused",
     "LeadOffline",
+    "LedElsewhere",
     "LocalApiError",
     "LockedOut",
     "LoginNeeded",

@@ -124,6 +124,17 @@ class NoSuchTeam(TeamError):
         )
 
 
+class LedElsewhere(TeamError):
+    """Another process of this machine leads the team."""
+
+    def __init__(self, team: str) -> None:
+        super().__init__(
+            f'The team "{plain(team)}" is led by another process of this machine.',
+            "One process leads a team at a time, so nothing was changed.",
+            "Go on in that session, or end it and call again.",
+        )
+
+
 class TeamEnded(TeamError):
     """The team is no more for this member; `why` follows on its name ("was disbanded by its lead")."""
 
