@@ -140,7 +140,26 @@ async def test_an_endpoint_can_be_added_and_sees_who_asks_and_what(tmp_path: Pat
         assert b" 200 OK" in await ask(post)
     (call,) = calls
     assert (call.me.name, call.peer.name) == ("agent.tail.ts.net", "friend.tail.ts.net")
-    assert (call.body, call.parts) == (b"[]", ("12",))
+    assert (call.body, call.parts, call.query) == (b"[]", ("12",), "x=y")
+
+
+async def test_an_endpoint_that_waits_does_so_no_longer_than_somebody_is_there(tmp_path: Path) -> None:
+    ended = anyio.Event()
+    begun = anyio.Event()
+
+    async def handle(_: Any) -> Any:
+        try:
+            begun.set()
+            await anyio.sleep_forever()
+        finally:
+            ended.set()
+
+    async with serving(FakeDevice(), tmp_path) as ask, anyio.create_task_group() as tasks:
+        ask.server.endpoints.append(Endpoint("GET", "/v1/news", "team", handle, waits=True))
+        tasks.start_soon(ask, GET.replace(b"/v1/agent", b"/v1/news"))
+        await begun.wait()
+        tasks.cancel_scope.cancel()
+    assert ended.is_set()
 
 
 async def test_a_cancelled_connection_ends(tmp_path: Path) -> None:

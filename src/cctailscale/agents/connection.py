@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 import anyio
@@ -51,6 +53,7 @@ class Connection(web.RequestHandler):
         self.peer = peer
         self.closed = anyio.Event()
         self._reading = True
+        self._waiting: anyio.CancelScope | None = None
         self._wire: asyncio.Transport | None = None
         self._bound: asyncio.TimerHandle | None = None
 
@@ -81,9 +84,22 @@ class Connection(web.RequestHandler):
         if self._wire is not None:
             self._wire.abort()
 
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """What is done within may wait for long; it is cancelled by `stop_waiting`, and by the connection's end."""
+        with anyio.CancelScope() as self._waiting:
+            if self.closed.is_set():
+                self._waiting.cancel()
+            yield
+
+    def stop_waiting(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
         self.closed.set()
+        self.stop_waiting()
         if self._bound is not None:
             self._bound.cancel()
 

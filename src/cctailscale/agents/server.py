@@ -44,12 +44,16 @@ _VERSION = re.compile(r"/v([0-9]{1,9})(/.*)?")
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request that has passed the gate. `body` is empty for GET; `parts` is what the groups of the path hold."""
+    """A request that has passed the gate. `body` is empty for GET; `parts` is what the groups of the path hold.
+
+    `query` is what follows the question mark, as it was sent.
+    """
 
     me: Principal
     peer: Principal
     body: bytes
     parts: tuple[str, ...]
+    query: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,7 @@ class Endpoint:
     """One thing that can be asked for. `path` is a pattern for the whole path.
 
     `action`: what the policy has to allow; None: any action will do. `rated`: it counts as a message for `Rate`.
+    `waits`: it may wait for something to happen, which ends with the connection and with the server.
     `handle` answers within NEXT_REQUEST_SECONDS; the errors of `_refusal` need no care there.
     """
 
@@ -65,6 +70,7 @@ class Endpoint:
     action: Action | None
     handle: Callable[[Call], Awaitable[web.Response]]
     rated: bool = False
+    waits: bool = False
 
 
 class AgentServer:
@@ -96,6 +102,8 @@ class AgentServer:
         try:
             yield server
         finally:
+            for connection in server._http.connections:
+                cast("Connection", connection).stop_waiting()
             with anyio.CancelScope(shield=True):
                 await server._http.shutdown(FINISH_SECONDS)
 
@@ -154,7 +162,12 @@ class AgentServer:
         wait = self._rate.take(peer.node_id) if endpoint.rated else 0.0
         if wait:
             return refuse(429, "too_many", "That is more than one message a second. Wait, then go on.", wait=wait)
-        return await self._handled(request, connection, endpoint, Call(me, peer, b"", parts))
+        call = Call(me, peer, b"", parts, request.raw_path.partition("?")[2])
+        if not endpoint.waits:
+            return await self._handled(request, connection, endpoint, call)
+        with connection.waiting():
+            return await self._handled(request, connection, endpoint, call)
+        return refuse(503, "not_running", "This agent is leaving the tailnet. Try again later.")
 
     async def _handled(
         self, request: web.BaseRequest, connection: Connection, endpoint: Endpoint, call: Call
