@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from cctailscale.errors import TeamRefused
 from cctailscale.teams.commands import TaskCommand
 from cctailscale.teams.model import Task
-from cctailscale.teams.wire import EventPage, TaskPage, TaskQuery, TeamView
+from cctailscale.teams.wire import Answer, EventPage, TaskPage, TaskQuery, TeamView
+
+
+def task_of(answer: Answer) -> Task | None:
+    """The task that a command was about. Raises TeamRefused if the rules said no."""
+    no = answer.refused
+    if no is not None:
+        present = no.task.model_dump_json(exclude={"history"}, exclude_defaults=True) if no.task else None
+        raise TeamRefused(no.code, no.message, present)
+    return answer.task
 
 
 class TeamGateway(Protocol):

@@ -114,6 +114,12 @@ class TeamView(Document):
     members: Annotated[tuple[MemberRow, ...], Field(max_length=1000)]
 
 
+class OfTeam(Document):
+    """What GET /v1/team is asked with."""
+
+    team: Id
+
+
 class TaskQuery(Document):
     """GET /v1/team/tasks?team=ID and these. `cursor`: of the page before.
 
@@ -125,6 +131,10 @@ class TaskQuery(Document):
     unblocked_only: bool = False
     limit: Annotated[int, Field(ge=1, le=MAX_ROWS)] = 50
     cursor: str | None = None
+
+
+class TasksOfTeam(OfTeam, TaskQuery):
+    """What GET /v1/team/tasks is asked with."""
 
 
 class TaskPage(Document):
@@ -144,10 +154,18 @@ class TaskPage(Document):
     version: int
 
 
-class EventPage(Document):
-    """GET /v1/team/events?team=ID&after=N&wait=SECONDS: the events past N, once there are some, or none in time.
+class EventsOfTeam(OfTeam):
+    """What GET /v1/team/events is asked with: what is past `after` is waited for, for `wait` seconds at most."""
 
-    `reset`: some of those are not kept any more; the lists have to be read anew, and `version` is what comes next.
+    after: Annotated[int, Field(ge=0)]
+    wait: Annotated[float, Field(ge=0, le=MAX_WAIT_SECONDS)] = 0.0
+
+
+class EventPage(Document):
+    """GET /v1/team/events?team=ID&after=N&wait=SECONDS: the first events past N, once there are some, or none in time.
+
+    `version` is what to ask past next. `reset`: some of the events are not kept any more, or N has not been yet; the
+    lists have to be read anew.
     """
 
     max_bytes: ClassVar[int] = MAX_LIST_BYTES
