@@ -55,6 +55,7 @@ class Agent:
         self._opening = anyio.Lock()
         self._ready = anyio.Event()  # the desk is open
         self.status = ""  # the line that others see
+        self.team: str | None = None  # the name of the team that it belongs to
         self._project = ""
         self._since = datetime.now(UTC)
 
@@ -80,7 +81,7 @@ class Agent:
 
     def card(self) -> AgentCard:
         """What this agent says about itself."""
-        from cctailscale.agents.wire import MAX_PROJECT_CHARS, MAX_STATUS_CHARS, PROTOCOL, AgentCard
+        from cctailscale.agents.wire import MAX_PROJECT_CHARS, MAX_STATUS_CHARS, MAX_TEAM_CHARS, PROTOCOL, AgentCard
 
         return AgentCard(
             name=self._node.hostname or "",
@@ -88,6 +89,7 @@ class Agent:
             protocol=PROTOCOL,
             project=plain(self._project, MAX_PROJECT_CHARS),
             status=plain(self.status, MAX_STATUS_CHARS),
+            team=None if self.team is None else plain(self.team, MAX_TEAM_CHARS),
             since=self._since,
         )
 

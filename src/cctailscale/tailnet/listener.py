@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Of one listener; one more is closed at once. Each has a descriptor here and one in Go.
-MAX_CONNECTIONS = 256
-# Of one address. A device has two: three devices leave at least a quarter of the listener to all others.
+# Of one listener; one more is closed at once. A team of 200 has two of each member, one to wait on and one to ask on,
+# and leaves a fifth to others. Each has a descriptor here and one in Go, which raises the limit of the process for them
+# (RLIMIT_NOFILE) as far as it may.
+MAX_CONNECTIONS = 512
+# Of one address. A device has two: four devices leave at least half of the listener to all others.
 MAX_PER_ADDRESS = 32
 # TAILSCALE_ACCEPT_BYTES in tailscale.h.
 FRAME_BYTES: Final = 64
