@@ -3,11 +3,13 @@
 import re
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from cctailscale.agents.hosting import endpoints
 from cctailscale.config import Settings
+from cctailscale.teams.model import EventKind, RefusalCode
 from cctailscale.tools.catalog import tools_of
 
 ROOT = Path(__file__).parent.parent.parent
@@ -75,3 +77,11 @@ def test_every_link_leads_to_a_file_or_heading(document: Path) -> None:
         assert linked.is_file(), target
         headings = re.findall(r"^#+ (.+)$", linked.read_text(), flags=re.MULTILINE)
         assert not heading or heading in map(anchor, headings), target
+
+
+def test_the_protocol_names_what_a_team_can_be_asked_and_answers() -> None:
+    teams = section("docs/agent-protocol.md", "Teams")
+    asked = [f"`{endpoint.method} {endpoint.path}`" for endpoint in endpoints(lambda: None)]
+    assert [cell for cell in first_cells(teams) if "/v1/team" in cell] == asked
+    kinds, codes = get_args(EventKind), get_args(RefusalCode)
+    assert [word for word in (*kinds, *codes) if f"`{word}`" not in teams] == []
