@@ -104,8 +104,8 @@ class AnyTeam(RuleBasedStateMachine):
         """With somebody who can do something, and something to do."""
         for name in ("ada", "bob"):
             self.join(name, False)
-        for _ in range(3):
-            self.ask(Create(subject="Build"), "member-2")
+        for blocked_by in ((), ("task-1",), ("task-2",)):
+            self.ask(Create(subject="Build", blocked_by=blocked_by), "member-2")
 
     @rule(work=st.lists(st.tuples(commands, workers), min_size=4, max_size=8))
     def work(self, work: list[tuple[TaskCommand, str | None]]) -> None:
