@@ -5,7 +5,8 @@
 3. One call of the C compiler links both into an extension for every CPython from 3.11 on (abi3).
 
 It is the build hook of `pip install`, `python -m build` and `uv build` (see `[tool.hatch.build]` in pyproject.toml),
-and a program: `python build_ffi.py` builds into `src/cctailscale`, with its progress on the terminal.
+and a program: `python build_ffi.py` builds into `src/cctailscale`, with its progress on the terminal. A wheel also gets
+the notices of what the extension links and an SBOM (build_notices.py).
 
 Whatever keeps the extension from being built ends in one sentence (`CannotBuild`) that says what is missing and how to
 get it.
@@ -27,7 +28,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -40,6 +41,7 @@ except ImportError:  # noxfile.py and the tests use this file where there is no 
 ROOT = Path(__file__).resolve().parent
 sys.path.append(str(ROOT))  # hatchling loads this file by its path, so that its neighbours are not on the way yet
 
+import build_notices  # noqa: E402 -- see above
 from build_toolchain import (  # noqa: E402 -- see above
     GO_FLAGS,
     GO_MODULE,
@@ -194,17 +196,20 @@ def run_go(arguments: Sequence[str], environment: Mapping[str, str], progress: P
         return output.read()
 
 
-def build_archive(go: Go, environment: Mapping[str, str], archive: Path) -> None:
-    """Compiles the Go module to a static archive."""
-    command = str(go.command)
-    # Loading the packages first fetches the modules and tells how much there is to compile.
+def list_packages(go: Go, environment: Mapping[str, str]) -> list[dict[str, Any]]:
+    """All Go packages that the archive links, as `go list -json` tells of them. Fetches their modules first."""
     unreachable = "the Go modules could not be fetched from the module proxy (GOPROXY, else https://proxy.golang.org)"
-    fetching = Progress("fetching the Go modules", unreachable)
-    packages = run_go([command, "list", "-mod=readonly", "-deps", "."], environment, fetching).splitlines()
+    arguments = [str(go.command), "list", *GO_FLAGS, "-deps", f"-json={build_notices.PACKAGE_FIELDS}", "."]
+    listing = run_go(arguments, environment, Progress("fetching the Go modules", unreachable))
+    return build_notices.packages(listing)
+
+
+def build_archive(go: Go, environment: Mapping[str, str], archive: Path, total: int) -> None:
+    """Compiles the Go module, with `total` packages at most, to a static archive."""
     run_go(
-        [command, "build", "-v", "-buildmode=c-archive", *GO_FLAGS, *linker_flags(), "-o", str(archive), "."],
+        [str(go.command), "build", "-v", "-buildmode=c-archive", *GO_FLAGS, *linker_flags(), "-o", str(archive), "."],
         environment,
-        Progress("compiling the Tailscale node", "the Go code could not be compiled", total=len(packages)),
+        Progress("compiling the Tailscale node", "the Go code could not be compiled", total),
     )
 
 
@@ -263,18 +268,28 @@ def _check_it_loads(extension: Path) -> None:
         raise CannotBuild(f"the extension was linked but does not load: {done.stderr.strip().splitlines()[-1]}.")
 
 
-def build(folder: Path) -> Path:
-    """Builds the extension into `folder` and gives its path. Raises CannotBuild."""
+class Built(NamedTuple):
+    """The extension, and what went into it."""
+
+    extension: Path
+    go: Go
+    packages: list[dict[str, Any]]
+
+
+def build(folder: Path) -> Built:
+    """Builds the extension into `folder`. Raises CannotBuild."""
     compiler = need_tools()
     go = need_go()
+    environment = go_environment(compiler)
     began = time.monotonic()
     say(f"building the extension with Go {go.release} (minutes the first time, then seconds)")
+    packages = list_packages(go, environment)
     with tempfile.TemporaryDirectory(prefix="cc-tailscale-build-") as work:
         archive = Path(work, "libtailscale.a")
-        build_archive(go, go_environment(compiler), archive)
+        build_archive(go, environment, archive, len(packages))
         link_extension(compiler, archive, folder / EXTENSION)
     say(f"built {EXTENSION} in {time.monotonic() - began:.0f} s")
-    return folder / EXTENSION
+    return Built(folder / EXTENSION, go, packages)
 
 
 def wheel_tag() -> str:
@@ -301,9 +316,17 @@ class ExtensionHook(BuildHookInterface):  # type: ignore[type-arg]
             build(PACKAGE)
             return
         self._folder = tempfile.TemporaryDirectory(prefix="cc-tailscale-wheel-")
-        extension = build(Path(self._folder.name))
+        folder = Path(self._folder.name)
+        built = build(folder)
+        parts = build_notices.linked_parts(built.packages, built.go.release)
+        notices = folder / build_notices.NOTICES
+        notices.write_text(build_notices.notices(parts), encoding="utf-8")
+        sbom = folder / build_notices.SBOM
+        core = self.metadata.core
+        sbom.write_text(build_notices.sbom(self.metadata.version, parts, core.dependencies), encoding="utf-8")
         build_data["tag"] = wheel_tag()
-        build_data["force_include"][str(extension)] = f"cctailscale/{EXTENSION}"
+        build_data["force_include"] |= {str(file): f"cctailscale/{file.name}" for file in (built.extension, notices)}
+        build_data["sbom_files"].append(str(sbom))
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002 -- hatchling's
         if version != "editable":

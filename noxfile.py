@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 # They lie beside this file, which is not on the path before the line above.
 import build_ffi  # noqa: E402
+import build_notices  # noqa: E402
 import build_toolchain  # noqa: E402
 
 nox.needs_version = ">=2025.5.1"
@@ -246,7 +247,8 @@ def complaints_about_sdist(path: Path) -> list[str]:
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     needed = {
-        "CONTRIBUTING.md", "LICENSE", "README.md", "build_ffi.py", "build_toolchain.py", "noxfile.py", "pyproject.toml",
+        "CONTRIBUTING.md", "LICENSE", "README.md", "build_ffi.py", "build_notices.py", "build_toolchain.py",
+        "noxfile.py", "pyproject.toml",
         "libtailscale/go.mod", "libtailscale/go.sum", "libtailscale/tailscale.h", "src/cctailscale/__init__.py",
         "tests/unit/test_build.py",
     }  # fmt: skip
@@ -255,7 +257,7 @@ def complaints_about_sdist(path: Path) -> list[str]:
 
 
 def complaints_about_wheel(path: Path) -> list[str]:
-    """What is wrong with the wheel's tag, size and content: Python, the extension, the licence and nothing else."""
+    """What is wrong with the wheel's tag, size and content: Python, the extension, licences, SBOM and nothing else."""
     complaints = []
     if not re.fullmatch(r"cc_tailscale-[\d.]+-cp311-abi3-(linux|manylinux|macosx)_\w+\.whl", path.name):
         complaints.append(f"the wheel is called {path.name}")
@@ -264,8 +266,9 @@ def complaints_about_wheel(path: Path) -> list[str]:
     with zipfile.ZipFile(path) as archive:
         names = set(archive.namelist())
     wanted = re.compile(
-        rf"cctailscale/([\w/]+\.py|py\.typed|{re.escape(build_ffi.EXTENSION)})"
-        r"|cc_tailscale-[\d.]+\.dist-info/(METADATA|WHEEL|RECORD|entry_points\.txt|licenses/LICENSE)"
+        rf"cctailscale/([\w/]+\.py|py\.typed|{re.escape(build_ffi.EXTENSION)}|{re.escape(build_notices.NOTICES)})"
+        r"|cc_tailscale-[\d.]+\.dist-info/"
+        rf"(METADATA|WHEEL|RECORD|entry_points\.txt|licenses/LICENSE|sboms/{re.escape(build_notices.SBOM)})"
     )
     complaints += [f"the wheel has {name}" for name in sorted(names) if not wanted.fullmatch(name)]
     needed = {"cctailscale/__init__.py", "cctailscale/py.typed", f"cctailscale/{build_ffi.EXTENSION}"}
