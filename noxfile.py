@@ -6,12 +6,15 @@ nothing but loopback.
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tarfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -44,6 +47,24 @@ UP = "PATH=$PATH:/usr/sbin:/sbin; ip link set lo up && ip addr add 10.99.0.1/32 
 
 # PyPI's limit would be 100 MB; ours is what a person waits for.
 WHEEL_LIMIT_BYTES = 10_000_000
+
+# From `pip install` to the first page, without the downloads, on 2 cores.
+FIRST_FETCH_GOAL_SECONDS = 15
+
+# How releases are built (.github/workflows/ci.yml), and which wheels that gives.
+CIBUILDWHEEL = PYPROJECT["tool"]["cibuildwheel"]
+RELEASED = {
+    "linux": {"manylinux_x86_64", "manylinux_aarch64"},
+    "macos": {"macosx_x86_64", "macosx_arm64"},
+}
+
+# Strict: nothing may be in it that the schema does not name.
+VALIDATE_SBOM = """
+import pathlib, sys
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+sys.exit(JsonStrictValidator(SchemaVersion.V1_6).validate_str(pathlib.Path(sys.argv[1]).read_text()))
+"""
 
 # Inputs a fuzz test, not seconds: at the end of a time Go 1.26 may report "context deadline exceeded" as a failure
 # (golang/go#75804). Minimising is kept short, because each run of it is paid with the coverage of the whole node.
@@ -119,24 +140,20 @@ def localnet(session: nox.Session) -> None:
 
 @nox.session(reuse_venv=False)
 def wheel(session: nox.Session) -> None:
-    """Makes the sdist, a wheel from it and another from the checkout; checks what is in them and installs the wheel."""
+    """Makes sdist and wheel as a release does, checks both, and joins and fetches from the wheel."""
+    session.install(*nox.project.dependency_groups(PYPROJECT, "wheel"))
+    check_selection(session)
     dist = ROOT / "build" / "dist"
-    shutil.rmtree(dist, ignore_errors=True)
-    session.install("build>=1.3")
-    session.run("python", "-m", "build", "--outdir", str(dist), env=build_environment())
-    session.run("python", "-m", "build", "--wheel", "--outdir", str(dist / "again"), env=build_environment())
-    (sdist,) = dist.glob("*.tar.gz")
-    (built,) = dist.glob("*.whl")
+    sdist, built = build_dist(session, dist)
+    session.run("twine", "check", "--strict", str(sdist), str(built))
+    session.run("abi3audit", "--strict", str(built))
+    check_sbom(session, built)
     complaints = [*complaints_about_sdist(sdist), *complaints_about_wheel(built)]
-    if built.read_bytes() != (dist / "again" / built.name).read_bytes():
-        complaints.append("two builds gave two different wheels")
     if complaints:
         session.error("; ".join(complaints))
-    session.log(f"{built.name}: {built.stat().st_size / 1e6:.1f} MB, the same bytes from sdist and checkout")
-    session.install(str(built))
-    session.chdir(session.create_tmp())
-    program = "import cctailscale.cli; from cctailscale._libtailscale import lib; assert lib.TAILSCALE_OK == 0"
-    session.run("python", "-c", program)
+    session.log(f"{built.name}: {built.stat().st_size / 1e6:.2f} MB, the same bytes from sdist and checkout")
+    build_localnet(session, find_go(session))
+    try_installed(session, built)
 
 
 @nox.session(requires=["tests", "wheel", "bench"])
@@ -188,6 +205,32 @@ def build_localnet(session: nox.Session, go: build_toolchain.Go) -> None:
     """Builds the local tailnet's program, for the demo, the integration tests and the benchmarks."""
     LOCALNET.parent.mkdir(exist_ok=True)
     run_go(session, go, "build", *GO_PROGRAM, *build_toolchain.linker_flags(), "-o", str(LOCALNET), "./localnet")
+
+
+def build_dist(session: nox.Session, dist: Path) -> tuple[Path, Path]:
+    """Makes the sdist and, from it, the wheel with the platform tag that it may bear; gives both paths, in `dist`.
+
+    An error if the same sources in another place give another wheel.
+    """
+    shutil.rmtree(dist, ignore_errors=True)
+    made = {name: dist / name for name in ("from-sdist", "from-checkout")}
+    session.run("python", "-m", "build", "--outdir", str(made["from-sdist"]), env=build_environment())
+    session.run("python", "-m", "build", "--wheel", "--outdir", str(made["from-checkout"]), env=build_environment())
+    for folder in made.values():
+        (built,) = folder.glob("*.whl")
+        (folder / "repaired").mkdir()
+        if sys.platform == "linux":
+            # The build itself can only say linux_x86_64. auditwheel looks at what the extension asks of glibc.
+            words = {"wheel": str(built), "dest_dir": str(folder / "repaired")}
+            repair = shlex.split(CIBUILDWHEEL["linux"]["repair-wheel-command"])
+            session.run(*(word.format(**words) for word in repair), env=CIBUILDWHEEL["linux"]["environment"])
+        else:
+            shutil.copy(built, folder / "repaired")
+    (one,), (other,) = ((folder / "repaired").glob("*.whl") for folder in made.values())
+    if (one.name, one.read_bytes()) != (other.name, other.read_bytes()):
+        session.error("two builds gave two different wheels")
+    (sdist,) = made["from-sdist"].glob("*.tar.gz")
+    return sdist.rename(dist / sdist.name), one.rename(dist / one.name)
 
 
 def build_environment() -> dict[str, str | None]:
@@ -242,6 +285,33 @@ def fuzz_tests(session: nox.Session, go: build_toolchain.Go) -> list[tuple[str, 
     return found
 
 
+def check_selection(session: nox.Session) -> None:
+    """Checks that a release has one wheel a platform, none for musl: what cibuildwheel makes of its settings."""
+    for system, platforms in RELEASED.items():
+        architectures = ",".join(sorted(name.partition("_")[2] for name in platforms))
+        listing = session.run(
+            "cibuildwheel", "--print-build-identifiers", "--platform", system, "--archs", architectures, silent=True
+        )
+        # Every Python but the oldest tries the wheel that the oldest made.
+        wanted = {f"{python}-{name}" for name in platforms for python in ("cp311", "cp314")}
+        if set(str(listing).split()) != wanted:
+            session.error(f"cibuildwheel would take {' '.join(str(listing).split())}")
+
+
+def check_sbom(session: nox.Session, built: Path) -> None:
+    """Checks the wheel's SBOM against its schema, and that the notices name everything that it says is linked."""
+    with zipfile.ZipFile(built) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(f".dist-info/sboms/{build_notices.SBOM}"))
+        extracted = archive.extract(name, session.create_tmp())
+        notices = archive.read(f"cctailscale/{build_notices.NOTICES}").decode()
+    session.run("python", "-c", VALIDATE_SBOM, extracted)
+    components = json.loads(Path(extracted).read_text(encoding="utf-8"))["components"]
+    linked = [f"{part['name']} {part['version']}" for part in components if "version" in part]
+    missing = [part for part in linked if f"\n{part} (" not in notices]
+    if missing or not linked:
+        session.error(f"of {len(linked)} linked parts the notices lack {', '.join(missing)}")
+
+
 def complaints_about_sdist(path: Path) -> list[str]:
     """What the sdist lacks of what it takes to build, and to test, from it."""
     with tarfile.open(path) as archive:
@@ -259,12 +329,12 @@ def complaints_about_sdist(path: Path) -> list[str]:
 def complaints_about_wheel(path: Path) -> list[str]:
     """What is wrong with the wheel's tag, size and content: Python, the extension, licences, SBOM and nothing else."""
     complaints = []
-    if not re.fullmatch(r"cc_tailscale-[\d.]+-cp311-abi3-(linux|manylinux|macosx)_\w+\.whl", path.name):
+    if not re.fullmatch(r"cc_tailscale-[\d.]+-cp311-abi3-(manylinux|macosx)[\w.]+\.whl", path.name):
         complaints.append(f"the wheel is called {path.name}")
     if path.stat().st_size > WHEEL_LIMIT_BYTES:
         complaints.append(f"the wheel has {path.stat().st_size} bytes, more than {WHEEL_LIMIT_BYTES}")
     with zipfile.ZipFile(path) as archive:
-        names = set(archive.namelist())
+        names = {name for name in archive.namelist() if not name.endswith("/")}
     wanted = re.compile(
         rf"cctailscale/([\w/]+\.py|py\.typed|{re.escape(build_ffi.EXTENSION)}|{re.escape(build_notices.NOTICES)})"
         r"|cc_tailscale-[\d.]+\.dist-info/"
@@ -273,6 +343,25 @@ def complaints_about_wheel(path: Path) -> list[str]:
     complaints += [f"the wheel has {name}" for name in sorted(names) if not wanted.fullmatch(name)]
     needed = {"cctailscale/__init__.py", "cctailscale/py.typed", f"cctailscale/{build_ffi.EXTENSION}"}
     return complaints + [f"the wheel lacks {name}" for name in sorted(needed - names)]
+
+
+def try_installed(session: nox.Session, built: Path) -> None:
+    """Installs the wheel where there is neither Go nor a compiler, joins and fetches from it, and takes the time."""
+    folder = Path(session.create_tmp()).resolve()
+    wheelhouse = folder / "wheelhouse"
+    clean = folder / "clean"
+    python = str(clean / "bin" / "python")
+    session.run("python", "-m", "venv", "--clear", str(clean))
+    pip = (python, "-m", "pip", "--disable-pip-version-check", "--quiet")
+    session.run(*pip, "download", "--only-binary=:all:", "--dest", str(wheelhouse), str(built), external=True)
+    downloaded = ("--no-index", "--find-links", str(wheelhouse))
+    bare = (*private_network(session), "env", f"PATH={clean / 'bin'}")
+    began = time.monotonic()
+    run_alone(session, [*bare], *pip, "install", *downloaded, str(built))
+    run_alone(session, [*bare], python, "-m", "tests.installed")
+    seconds = time.monotonic() - began
+    session.log(f"from pip install to the first fetch: {seconds:.1f} s (goal: {FIRST_FETCH_GOAL_SECONDS} s)")
+    session.run("uvx", *downloaded, "--from", str(built), "cc-tailscale", "--version")
 
 
 # ---- running nodes -------------------------------------------------------------------------------------------------

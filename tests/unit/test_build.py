@@ -336,8 +336,25 @@ def test_a_go_command_that_succeeds_gives_its_output(tmp_path: Path, capfd: pyte
     assert capfd.readouterr().err == ""
 
 
+def test_a_wheel_for_macos_says_the_oldest_macos_that_releases_are_made_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = PYPROJECT["tool"]["cibuildwheel"]["macos"]["environment"]["MACOSX_DEPLOYMENT_TARGET"]
+    assert released == build_toolchain.MACOS_TARGET == "13.0"
+    monkeypatch.setattr("sys.platform", "darwin")
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
+    monkeypatch.delenv("MACOSX_DEPLOYMENT_TARGET", raising=False)
+    assert build_ffi.wheel_tag() == "cp311-abi3-macosx_13_0_arm64"
+    monkeypatch.setenv("MACOSX_DEPLOYMENT_TARGET", "14.2")
+    assert build_ffi.wheel_tag() == "cp311-abi3-macosx_14_0_arm64"
+
+
+def test_releases_have_no_wheel_for_musl_where_a_build_would_refuse() -> None:
+    assert PYPROJECT["tool"]["cibuildwheel"]["skip"] == ["*-musllinux_*"]
+    assert GOOD_HOST._replace(libc="").obstacle() is not None
+
+
 def test_the_wheel_is_for_every_python_from_3_11_on_and_says_so() -> None:
     assert PYPROJECT["project"]["requires-python"] == ">=3.11"
+    assert PYPROJECT["tool"]["cibuildwheel"]["build"][0] == f"{build_ffi.PYTHON_TAG}-*"
     assert build_ffi.wheel_tag().startswith("cp311-abi3-")
     assert int(build_ffi.LIMITED_API, 16) == 3 << 24 | 11 << 16
     assert os.fspath(build_ffi.EXTENSION).endswith(".abi3.so")
