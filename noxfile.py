@@ -84,6 +84,7 @@ def tests(session: nox.Session) -> None:
     """Everything: checks, the extension, Go tests, unit and integration tests."""
     install_requirements(session, "lint", "test")
     check_python(session)
+    check_workflows(session)
     go = install_package(session)
     check_go(session, go)
     build_localnet(session, go)
@@ -94,9 +95,10 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """ruff, mypy, gofmt, go vet."""
+    """ruff, mypy, the workflows, gofmt, go vet."""
     install_requirements(session, "lint")
     check_python(session)
+    check_workflows(session)
     check_go(session, find_go(session))
 
 
@@ -245,6 +247,14 @@ def check_python(session: nox.Session) -> None:
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("mypy")
+
+
+def check_workflows(session: nox.Session) -> None:
+    """GitHub's workflows: against their schema, and for what an attacker could use."""
+    workflows = sorted(str(file) for file in (ROOT / ".github" / "workflows").glob("*.yml"))
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
+    session.run("check-jsonschema", "--builtin-schema", "vendor.dependabot", ".github/dependabot.yml")
+    session.run("zizmor", "--offline", "--no-progress", ".github")
 
 
 def check_go(session: nox.Session, go: build_toolchain.Go) -> None:
