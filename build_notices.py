@@ -27,7 +27,7 @@ NOTICES = "THIRD-PARTY-NOTICES.txt"
 SBOM = "cc-tailscale.cdx.json"
 
 # What `go list -json` is asked for.
-PACKAGE_FIELDS = "Dir,ImportPath,Module,Standard"
+PACKAGE_FIELDS = "Dir,EmbedFiles,ImportPath,Module,Standard"
 
 # Names of files with a licence, or with the holders of a copyright that a licence refers to.
 LEGAL_FILE = re.compile(

@@ -164,7 +164,7 @@ func localnetProgram() (string, error) {
 	children.Unlock()
 	path := filepath.Join(dir, "localnet")
 	out, err := exec.Command("go", "build", "-buildmode=pie", "-trimpath", "-mod=readonly", "-buildvcs=false",
-		"-o", path, "./localnet").CombinedOutput()
+		"-tags=ts_omit_webclient", "-o", path, "./localnet").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("go build ./localnet: %v\n%s", err, out)
 	}
