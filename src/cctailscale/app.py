@@ -21,9 +21,10 @@ import anyio.abc
 
 from cctailscale.agents.agent import Agent
 from cctailscale.agents.inbound import InboundForwards
-from cctailscale.config import Loaded, load_settings
+from cctailscale.config import Loaded, Settings, load_settings
 from cctailscale.errors import CcTailscaleError
-from cctailscale.redact import RedactingFilter, Redactor
+from cctailscale.logs import LineFormatter, log_to
+from cctailscale.redact import Redactor
 from cctailscale.server import Server, serve
 from cctailscale.tailnet.attempt import unheard
 from cctailscale.tailnet.forward import Forwards
@@ -62,7 +63,8 @@ def run(environ: Mapping[str, str]) -> NoReturn:
     _fill_standard_streams()
     loaded = load_settings(environ)
     redactor = Redactor(*loaded.settings.secrets())
-    _log_to(logging.StreamHandler(sys.stderr), loaded, redactor, logging.INFO)
+    handler = logging.StreamHandler(sys.stderr)
+    log_to(handler, redactor, _level(loaded.settings, logging.INFO), LineFormatter())
     for problem in loaded.problems:
         log.error("%s", problem)
     for warning in loaded.settings.warnings:
@@ -85,7 +87,8 @@ def perform(
     # No other process has this identity: no directory is taken up, nor taken away from a session.
     of_its_own = {"session_id": f"command-{secrets.token_hex(16)}", "ephemeral": True}
     loaded = replace(loaded, settings=loaded.settings.model_copy(update=of_its_own))
-    _log_to(handler, loaded, redactor, logging.WARNING)
+    for_people = logging.Formatter("cc-tailscale: %(message)s")
+    log_to(handler, redactor, _level(loaded.settings, logging.WARNING), for_people)
     with _stop_signals() as wake:
         code = anyio.run(_perform, loaded, redactor, command, wake)
     logging.shutdown()
@@ -152,13 +155,11 @@ def _stop_signals() -> Iterator[socket.socket]:
             signal.set_wakeup_fd(-1)
 
 
-def _log_to(handler: logging.Handler, loaded: Loaded, redactor: Redactor, level: int) -> None:
-    handler.setFormatter(logging.Formatter("cc-tailscale: %(message)s"))
-    handler.addFilter(RedactingFilter(redactor))
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)
-    log.setLevel(logging.DEBUG if loaded.settings.verbose else level)
+def _level(settings: Settings, default: int) -> int:
+    """The least level of our own log. TS_VERBOSE, for the node's log, asks for all of ours too, unless it is told."""
+    if settings.log_level is not None:
+        return logging.getLevelNamesMapping()[settings.log_level.upper()]
+    return logging.DEBUG if settings.verbose else default
 
 
 async def _serve(loaded: Loaded, redactor: Redactor, wake: socket.socket) -> None:

@@ -124,6 +124,13 @@ def _seconds(given: object) -> object:
     return seconds
 
 
+def _log_level(given: object) -> object:
+    word = given.strip().lower() if isinstance(given, str) else given
+    if word is not None and word not in ("debug", "info", "warning", "error"):
+        raise ValueError("is none of debug, info, warning and error.")
+    return word
+
+
 def _join(given: object) -> object:
     word = given.strip().lower() if isinstance(given, str) else given
     if word not in ("first-use", "start"):
@@ -201,6 +208,9 @@ class Settings(BaseSettings):
     ephemeral: Flag = _setting("TS_EPHEMERAL", "Remove the device when the session ends.", "true", True)
     enable_teams: Flag = _setting("TS_ENABLE_TEAMS", "Register the tools for teams.", "1", False)
     verbose: Flag = _setting("TS_VERBOSE", "The node's whole log on stderr, redacted.", "1", False)
+    log_level: Annotated[Literal["debug", "info", "warning", "error"] | None, BeforeValidator(_log_level)] = _setting(
+        "TS_LOG_LEVEL", "Least level of this process's own log: debug, info, warning or error.", "debug"
+    )
     logs: Flag = _setting("TS_LOGS", "Let the node upload its log to Tailscale.", "0", False)
     accept_routes: Flag = _setting("TS_ACCEPT_ROUTES", "Use the subnet routes that peers offer.", "true", True)
     allow_host_network: Flag = _setting(

@@ -65,6 +65,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
     assert (found.enable_teams, found.verbose, found.logs, found.allow_host_network) == (False, False, False, False)
     assert (found.join, found.join_timeout, found.tags, found.hostname) == ("first-use", 60.0, (), None)
     assert (found.allow_from, found.channels, found.allow_inbound_forward) == ((), "hint", False)
+    assert found.log_level is None
     assert found.project_dir == Path.cwd()
     assert found.warnings == ()
 
@@ -79,6 +80,7 @@ def test_every_variable_reaches_its_field() -> None:
         TS_EPHEMERAL="No",
         TS_ENABLE_TEAMS="1",
         TS_VERBOSE="TRUE",
+        TS_LOG_LEVEL="Warning",
         TS_LOGS="on",
         TS_ACCEPT_ROUTES="off",
         TS_ALLOW_HOST_NETWORK="yes",
@@ -103,6 +105,7 @@ def test_every_variable_reaches_its_field() -> None:
     assert (found.enable_teams, found.verbose, found.logs, found.allow_host_network) == (True, True, True, True)
     assert found.allow_from == ("bob@example.com", "tag:agent", "web", "web.tail1234.ts.net", "eve@", "*")
     assert (found.channels, found.allow_inbound_forward) == ("body", True)
+    assert found.log_level == "warning"
     assert (found.join, found.join_timeout) == ("start", 12.5)
     assert (found.project_dir, found.session_id, found.user) == (Path("/src/app"), "0b5c", "ada")
     assert found.ssl_cert_file == Path(__file__)
@@ -186,6 +189,7 @@ def test_settings_cannot_be_changed() -> None:
         ("TS_CHANNELS", "maybe", 'neither "1", "0" nor "body"'),
         ("TS_ALLOW_INBOUND_FORWARD", "maybe", "neither true nor false"),
         ("TS_JOIN", "later", "first-use"),
+        ("TS_LOG_LEVEL", "trace", "none of debug, info, warning and error"),
         ("TS_JOIN_TIMEOUT", "soon", "number of seconds"),
         ("TS_JOIN_TIMEOUT", "nan", "number of seconds"),
         ("TS_JOIN_TIMEOUT", "0", "number of seconds"),

@@ -20,9 +20,10 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"tools", "stdio"}),
     frozenset({"agents"}),
     frozenset({"tailnet", "teams"}),
-    frozenset({"config", "documents", "savefile", "sqlitefile", "statedir"}),
-    frozenset({"authkey", "naming", "redact"}),
-    frozenset({"errors"}),
+    frozenset({"audit"}),
+    frozenset({"config", "documents", "logs", "savefile", "sqlitefile", "statedir"}),
+    frozenset({"auditfile", "authkey", "naming", "redact"}),
+    frozenset({"call", "errors"}),
 )
 MAY_KNOW_MCP = {"server", "tools", "app"}
 EXTENSION = "_libtailscale"
@@ -87,7 +88,7 @@ def test_agents_know_the_tailnet_teams_and_what_lies_below_alone() -> None:
     }
     assert known - {"agents"} <= {
         *("tailnet", "teams"),
-        *("config", "documents", "naming", "sqlitefile", "statedir", "errors"),
+        *("audit", "call", "config", "documents", "naming", "sqlitefile", "statedir", "errors"),
     }
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.abc
 
+from cctailscale.call import answering
 from cctailscale.errors import (
     CcTailscaleError,
     ForwardsFull,
@@ -227,7 +228,8 @@ class Forwards:
     async def _carry(self, forward: Forward, local: socket.socket) -> None:
         """One connection from its beginning to its end. Never raises: what went wrong stands in the forward."""
         try:
-            await self._spliced(forward, local)
+            with answering(None):
+                await self._spliced(forward, local)
         except CcTailscaleError as error:
             forward.last_error = str(error)
         except Exception as error:  # one connection must not end the others

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import anyio.abc
 
+from cctailscale.call import answering
 from cctailscale.errors import NodeFailed
 
 if TYPE_CHECKING:
@@ -112,7 +113,8 @@ class Listener:
     async def _serve(self, connection: socket.socket, peer: str, address: str, serve: Serve) -> None:
         """One connection from its beginning to its end."""
         try:
-            await serve(connection, peer)
+            with answering(None):
+                await serve(connection, peer)
         except Exception:  # one connection must not end the others
             log.exception("a connection from %s failed in an unforeseen way", address)
         finally:
