@@ -21,6 +21,7 @@ import anyio.abc
 
 from cctailscale.agents.agent import Agent
 from cctailscale.agents.inbound import InboundForwards
+from cctailscale.audit import Audit
 from cctailscale.config import Loaded, Settings, load_settings
 from cctailscale.errors import CcTailscaleError
 from cctailscale.logs import LineFormatter, log_to
@@ -168,9 +169,10 @@ async def _serve(loaded: Loaded, redactor: Redactor, wake: socket.socket) -> Non
     loading = False
     async with (
         Node.opened(loaded, redactor) as node,
-        Forwards.opened(node) as forwards,
-        InboundForwards.opened(node, forwards) as inbound,
-        Agent.opened(node) as agent,
+        Audit.opened(loaded.settings.audit_log, redactor, node) as audit,
+        Forwards.opened(node, audit) as forwards,
+        InboundForwards.opened(node, forwards, audit) as inbound,
+        Agent.opened(node, audit) as agent,
         anyio.create_task_group() as tasks,
     ):
 
@@ -189,7 +191,7 @@ async def _serve(loaded: Loaded, redactor: Redactor, wake: socket.socket) -> Non
 
             return tools_of(node, forwards, inbound, agent, redactor)
 
-        server = Server(tools, redactor, initialized, node.notice)
+        server = Server(tools, redactor, initialized, node.notice, audit)
         tasks.start_soon(_watch_parent, stop)
         hints = None if loaded.settings.channels == "off" else agent.hints()
         tasks.start_soon(_talk, server, stop, hints)

@@ -124,6 +124,13 @@ def _seconds(given: object) -> object:
     return seconds
 
 
+def _audit_log(given: object) -> object:
+    # Lines in which others have chosen words must not get to where a system reads commands from (.profile).
+    if isinstance(given, str) and not given.endswith((".jsonl", ".log")):
+        raise ValueError("does not end in .jsonl or .log.")
+    return given
+
+
 def _log_level(given: object) -> object:
     word = given.strip().lower() if isinstance(given, str) else given
     if word is not None and word not in ("debug", "info", "warning", "error"):
@@ -210,6 +217,9 @@ class Settings(BaseSettings):
     verbose: Flag = _setting("TS_VERBOSE", "The node's whole log on stderr, redacted.", "1", False)
     log_level: Annotated[Literal["debug", "info", "warning", "error"] | None, BeforeValidator(_log_level)] = _setting(
         "TS_LOG_LEVEL", "Least level of this process's own log: debug, info, warning or error.", "debug"
+    )
+    audit_log: Annotated[Path | None, BeforeValidator(_audit_log)] = _setting(
+        "TS_AUDIT_LOG", "File for who was called and who called: JSON lines, .jsonl or .log.", "~/cc-tailscale.jsonl"
     )
     logs: Flag = _setting("TS_LOGS", "Let the node upload its log to Tailscale.", "0", False)
     accept_routes: Flag = _setting("TS_ACCEPT_ROUTES", "Use the subnet routes that peers offer.", "true", True)
@@ -384,9 +394,12 @@ def _given(environ: Mapping[str, str], warnings: list[str], problems: list[Setti
         values[variable] = value
     values.setdefault("TS_STATE_DIR", DEFAULT_STATE_DIR)
     values.setdefault("CLAUDE_PROJECT_DIR", ".")
-    if not values["TS_STATE_DIR"].startswith(("/", "~")):
-        warnings.append("TS_STATE_DIR is not a full path: it depends on the folder that the server is started in.")
-    for variable in ("TS_STATE_DIR", *_KEY_FILES, "SSL_CERT_FILE", "CLAUDE_PROJECT_DIR"):
+    warnings += [
+        f"{variable} is not a full path: it depends on the folder that the server is started in."
+        for variable in ("TS_STATE_DIR", "TS_AUDIT_LOG")
+        if not values.get(variable, "/").startswith(("/", "~"))
+    ]
+    for variable in ("TS_STATE_DIR", "TS_AUDIT_LOG", *_KEY_FILES, "SSL_CERT_FILE", "CLAUDE_PROJECT_DIR"):
         if variable in values:
             try:
                 values[variable] = _full_path(values[variable], environ, relative=variable not in _KEY_FILES)

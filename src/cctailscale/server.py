@@ -31,6 +31,7 @@ from mcp_types import (
 from pydantic import ValidationError
 
 from cctailscale import __version__, stdio
+from cctailscale.audit import OFF, Audit, asked
 from cctailscale.call import answering
 from cctailscale.errors import CcTailscaleError, DialError, LoginNeeded, plain
 
@@ -85,6 +86,7 @@ class Server(MCPServer[Any]):
         redactor: Redactor,
         on_initialized: Callable[[], None],
         notice: Callable[[], Awaitable[str | None]],
+        audit: Audit = OFF,
     ) -> None:
         super().__init__(
             NAME,
@@ -98,6 +100,7 @@ class Server(MCPServer[Any]):
         self._redactor = redactor
         self._on_initialized = on_initialized
         self._notice = notice
+        self._audit = audit
         self.initialized = anyio.Event()
         self.middleware.append(self._look_at)
 
@@ -115,10 +118,12 @@ class Server(MCPServer[Any]):
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
     ) -> CallToolResult | InputRequiredResult:
-        """As the SDK's, as a call of its own: what is logged meanwhile has its id."""
+        """As the SDK's, as a call of its own: what is logged meanwhile has its id, and the audit log gets a line."""
         call_id = plain(self._redactor(context.request_id), MAX_ID_CHARS) if context else None
-        with answering(call_id):
-            return await self._called(name, arguments, context)
+        with answering(call_id) as call:
+            about = {"tool": plain(self._redactor(name)), "asked": asked(arguments, self._redactor)}
+            async with self._audit.entry("tool", call, call=call_id, **about):
+                return await self._called(name, arguments, context)
 
     async def _called(
         self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None

@@ -65,7 +65,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
     assert (found.enable_teams, found.verbose, found.logs, found.allow_host_network) == (False, False, False, False)
     assert (found.join, found.join_timeout, found.tags, found.hostname) == ("first-use", 60.0, (), None)
     assert (found.allow_from, found.channels, found.allow_inbound_forward) == ((), "hint", False)
-    assert found.log_level is None
+    assert (found.log_level, found.audit_log) == (None, None)
     assert found.project_dir == Path.cwd()
     assert found.warnings == ()
 
@@ -81,6 +81,7 @@ def test_every_variable_reaches_its_field() -> None:
         TS_ENABLE_TEAMS="1",
         TS_VERBOSE="TRUE",
         TS_LOG_LEVEL="Warning",
+        TS_AUDIT_LOG="~/audit.jsonl",
         TS_LOGS="on",
         TS_ACCEPT_ROUTES="off",
         TS_ALLOW_HOST_NETWORK="yes",
@@ -105,7 +106,7 @@ def test_every_variable_reaches_its_field() -> None:
     assert (found.enable_teams, found.verbose, found.logs, found.allow_host_network) == (True, True, True, True)
     assert found.allow_from == ("bob@example.com", "tag:agent", "web", "web.tail1234.ts.net", "eve@", "*")
     assert (found.channels, found.allow_inbound_forward) == ("body", True)
-    assert found.log_level == "warning"
+    assert (found.log_level, found.audit_log) == ("warning", Path("/home/ada/audit.jsonl"))
     assert (found.join, found.join_timeout) == ("start", 12.5)
     assert (found.project_dir, found.session_id, found.user) == (Path("/src/app"), "0b5c", "ada")
     assert found.ssl_cert_file == Path(__file__)
@@ -190,6 +191,7 @@ def test_settings_cannot_be_changed() -> None:
         ("TS_ALLOW_INBOUND_FORWARD", "maybe", "neither true nor false"),
         ("TS_JOIN", "later", "first-use"),
         ("TS_LOG_LEVEL", "trace", "none of debug, info, warning and error"),
+        ("TS_AUDIT_LOG", "~/.profile", "does not end in .jsonl or .log"),
         ("TS_JOIN_TIMEOUT", "soon", "number of seconds"),
         ("TS_JOIN_TIMEOUT", "nan", "number of seconds"),
         ("TS_JOIN_TIMEOUT", "0", "number of seconds"),
@@ -403,6 +405,12 @@ def test_a_relative_state_directory_is_made_full_and_warned_about() -> None:
     found = load(TS_STATE_DIR="state").settings
     assert found.state_dir == Path.cwd() / "state"
     assert "not a full path" in found.warnings[0]
+
+
+def test_a_relative_audit_log_is_made_full_and_warned_about() -> None:
+    found = load(TS_AUDIT_LOG="audit.log").check()
+    assert found.audit_log == Path.cwd() / "audit.log"
+    assert "TS_AUDIT_LOG is not a full path" in found.warnings[0]
 
 
 def test_a_certificate_file_that_is_not_there_is_warned_about() -> None:

@@ -19,6 +19,7 @@ import anyio.abc
 import anyio.to_thread
 
 from cctailscale import __version__, naming
+from cctailscale.audit import OFF, Audit
 from cctailscale.errors import CcTailscaleError, NodeClosed, plain
 
 if TYPE_CHECKING:
@@ -48,8 +49,9 @@ class Desk:
 class Agent:
     """Made by `opened`, which also ends it."""
 
-    def __init__(self, node: Node, tasks: anyio.abc.TaskGroup) -> None:
+    def __init__(self, node: Node, tasks: anyio.abc.TaskGroup, audit: Audit) -> None:
         self._node = node
+        self._audit = audit
         self._tasks = tasks
         self._desk: Desk | None = None
         self._opening = anyio.Lock()
@@ -61,10 +63,10 @@ class Agent:
 
     @classmethod
     @asynccontextmanager
-    async def opened(cls, node: Node) -> AsyncIterator[Agent]:
+    async def opened(cls, node: Node, audit: Audit = OFF) -> AsyncIterator[Agent]:
         """An agent that others reach as soon as `node` runs."""
         async with anyio.create_task_group() as tasks:
-            agent = cls(node, tasks)
+            agent = cls(node, tasks, audit)
             tasks.start_soon(agent._begin)
             try:
                 yield agent
@@ -126,7 +128,7 @@ class Agent:
         policy = Policy(settings.allow_from)
         async with (
             Inbox.claimed(settings) as inbox,
-            AgentServer.opened(inbox, policy, self.card) as server,
+            AgentServer.opened(inbox, policy, self.card, audit=self._audit) as server,
             anyio.create_task_group() as listening,
         ):
             task_status.started(Desk(inbox, server, policy))

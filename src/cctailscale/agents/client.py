@@ -16,6 +16,7 @@ from cctailscale.agents.wire import (
     Receipt,
     Refusal,
 )
+from cctailscale.call import carried
 from cctailscale.documents import MAX_DOCUMENT_BYTES
 from cctailscale.errors import AgentRefused, AnswerLost, BadDocument, ConnectionRefused, DialError, NoAgent, TimedOut
 
@@ -106,7 +107,10 @@ async def _asked_once(device: Device, url: str, method: str, body: bytes | None,
         max_field_size=MAX_HEADER_BYTES,
         read_bufsize=MAX_DOCUMENT_BYTES,
     ) as response:
-        answer = await _body(response, address)
+        try:
+            answer = await _body(response, address)
+        finally:
+            carried(len(body or b""), response.content.total_bytes)
     if response.status >= 400:
         refusal = _read(Refusal, address, answer)
         raise AgentRefused(address, response.status, refusal.error, refusal.message)

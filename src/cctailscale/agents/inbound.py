@@ -17,13 +17,15 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.abc
 
+from cctailscale.audit import OFF, Audit
+from cctailscale.call import answering, carried
 from cctailscale.errors import CcTailscaleError, ForwardsFull, InboundOff, NodeFailed, PortUnfit
-from cctailscale.tailnet.forward import Traffic
+from cctailscale.tailnet.forward import Traffic, outcome_of
 from cctailscale.tailnet.listener import Listener
 from cctailscale.tailnet.splice import Splice, close
 from cctailscale.tailnet.vigil import Vigil
@@ -90,8 +92,9 @@ class InboundForwards:
     Each is there again on a device that takes the place of the one before.
     """
 
-    def __init__(self, node: Node, outbound: Forwards, tasks: anyio.abc.TaskGroup) -> None:
+    def __init__(self, node: Node, outbound: Forwards, tasks: anyio.abc.TaskGroup, audit: Audit) -> None:
         self._node = node
+        self._audit = audit
         self._outbound = outbound
         self._tasks = tasks
         self._vigil = Vigil()
@@ -101,10 +104,10 @@ class InboundForwards:
 
     @classmethod
     @asynccontextmanager
-    async def opened(cls, node: Node, outbound: Forwards) -> AsyncIterator[InboundForwards]:
+    async def opened(cls, node: Node, outbound: Forwards, audit: Audit = OFF) -> AsyncIterator[InboundForwards]:
         """No forwards yet. `outbound` are those to the tailnet, whose local ends are not shown."""
         async with anyio.create_task_group() as tasks:
-            forwards = cls(node, outbound, tasks)
+            forwards = cls(node, outbound, tasks, audit)
             tasks.start_soon(forwards._vigil.run)
             try:
                 yield forwards
@@ -206,19 +209,37 @@ class InboundForwards:
 
     async def _visited(self, forward: InboundForward, device: Device, remote: socket.socket, address: str) -> None:
         """One connection from its beginning to its end. `address` is the peer's "ip:port"."""
+        about = {"direction": "from_tailnet", "forward": forward.id, "target": forward.target}
         try:
-            peer, refused = await self._decide(device, address)
-            if refused is not None:
-                forward.refusals.note(peer, refused)
-                return
-            forward.total += 1
-            local = await self._connected(forward)
-            if local is not None:
-                await self._spliced(forward, device, Visit(peer, time.time(), Splice(local, remote)), address)
+            with answering(None) as work:
+                async with self._audit.entry("connection", work, **about, peer={"address": address}) as entry:
+                    await self._let_in(forward, device, remote, address, entry)
         except CcTailscaleError as error:  # the device is closing, or does not say who it is
             forward.last_error = str(error)
         finally:
             close(remote, orderly=False)
+
+    async def _let_in(
+        self, forward: InboundForward, device: Device, remote: socket.socket, address: str, entry: dict[str, Any]
+    ) -> None:
+        """Joins a connection to the program, if its peer may; `entry` is told who it was, and what became of it."""
+        peer, refused = await self._decide(device, address)
+        entry["peer"] = peer.audited(address)
+        if refused is not None:
+            forward.refusals.note(peer, refused)
+            entry["outcome"] = "refused"
+            return
+        forward.total += 1
+        local = await self._connected(forward)
+        if local is None:
+            entry.update(outcome="failed", error=forward.last_error)
+            return
+        splice = Splice(local, remote)
+        try:
+            await self._spliced(forward, device, Visit(peer, time.time(), splice), address)
+        finally:
+            carried(splice.sent, splice.received)
+        entry.update(outcome_of(splice))
 
     async def _decide(self, device: Device, address: str) -> tuple[Principal, Refused | None]:
         """Who is at the other end, and why they may not connect. Raises NodeClosed, NodeFailed, TimedOut."""

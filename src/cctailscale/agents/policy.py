@@ -41,6 +41,10 @@ class Principal:
         """Whose it is, to be shown: its tags, or its owner's login; "" for neither."""
         return ", ".join(self.tags) if self.tags else self.login or ""
 
+    def audited(self, address: str) -> dict[str, str]:
+        """Who it is, for the audit log. `address` is the "ip:port" that it connected from."""
+        return {"name": plain(self.name), "node_id": self.node_id, "owner": plain(self.owner), "address": address}
+
 
 @dataclass(frozen=True, slots=True)
 class Refused:

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_interface
-from typing import TYPE_CHECKING, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import anyio
 from aiohttp import web
@@ -25,8 +25,10 @@ from cctailscale.agents.policy import Action, Policy, Principal, Refused, princi
 from cctailscale.agents.rate import Rate
 from cctailscale.agents.refusals import Refusals
 from cctailscale.agents.wire import PROTOCOL, AgentCard, Message
+from cctailscale.audit import OFF, Audit
+from cctailscale.call import answering, carried
 from cctailscale.documents import ID_PATTERN, MAX_DOCUMENT_BYTES
-from cctailscale.errors import BadDocument, CcTailscaleError, InboxFull, InboxUnusable, MessageConflict
+from cctailscale.errors import BadDocument, CcTailscaleError, InboxFull, InboxUnusable, MessageConflict, shown_address
 
 if TYPE_CHECKING:
     from cctailscale.agents.inbox import Inbox
@@ -79,7 +81,9 @@ class AgentServer:
     `endpoints` may be added to. `refusals` are those of the policy.
     """
 
-    def __init__(self, inbox: Inbox, policy: Policy, card: Callable[[], AgentCard], rate: Rate) -> None:
+    def __init__(
+        self, inbox: Inbox, policy: Policy, card: Callable[[], AgentCard], rate: Rate, audit: Audit = OFF
+    ) -> None:
         self.refusals = Refusals()
         self.endpoints = [
             Endpoint("GET", "/v1/agent", None, self._agent),
@@ -90,15 +94,21 @@ class AgentServer:
         self._policy = policy
         self._card = card
         self._rate = rate
+        self._audit = audit
         self._http = web.Server(self._answer)
 
     @classmethod
     @asynccontextmanager
     async def opened(
-        cls, inbox: Inbox, policy: Policy, card: Callable[[], AgentCard], rate: Rate | None = None
+        cls,
+        inbox: Inbox,
+        policy: Policy,
+        card: Callable[[], AgentCard],
+        rate: Rate | None = None,
+        audit: Audit = OFF,
     ) -> AsyncIterator[Self]:
         """A server without connections yet: see `serve`. `card` gives what GET /v1/agent says, as it is now."""
-        server = cls(inbox, policy, card, rate or Rate())
+        server = cls(inbox, policy, card, rate or Rate(), audit)
         try:
             yield server
         finally:
@@ -125,11 +135,29 @@ class AgentServer:
     # ---- the gate ---------------------------------------------------------------------------------------------------
 
     async def _answer(self, request: web.BaseRequest) -> web.Response:
+        """The answer, and a line about it in the audit log."""
         connection = cast("Connection", request.protocol)
+        with answering(None) as work:
+            async with self._audit.entry(
+                "request",
+                work,
+                method=request.method,
+                path=shown_address(_path(request)),
+                peer={"address": connection.peer},
+            ) as entry:
+                try:
+                    response = await self._answered(request, connection, entry)
+                finally:
+                    carried(0, request.content.total_bytes)
+                carried(response.content_length or 0, 0)
+                entry.update(status=response.status, outcome=_outcome(response.status))
+                return response
+
+    async def _answered(self, request: web.BaseRequest, connection: Connection, entry: dict[str, Any]) -> web.Response:
         if request.content.is_eof():
             connection.request_is_here()
         try:
-            response = await self._admitted(request, connection)
+            response = await self._admitted(request, connection, entry)
         except CcTailscaleError as error:
             response = _refusal(error)
         except ConnectionError:  # it has ended; aiohttp sees to it
@@ -143,7 +171,7 @@ class AgentServer:
             response.force_close()
         return response
 
-    async def _admitted(self, request: web.BaseRequest, connection: Connection) -> web.Response:
+    async def _admitted(self, request: web.BaseRequest, connection: Connection, entry: dict[str, Any]) -> web.Response:
         here = await connection.device.me()
         if here is None:
             return refuse(503, "not_running", "This agent's node is not on the tailnet. Try again later.")
@@ -152,6 +180,7 @@ class AgentServer:
             return stray
         who = await connection.device.whois(connection.peer)
         me, peer = principal(here), principal(who, connection.peer)
+        entry["peer"] = peer.audited(connection.peer)
         endpoint, parts = self._endpoint(request)
         refused = self._refused(me, peer, endpoint.action if endpoint else None)
         if refused is not None:
@@ -258,6 +287,12 @@ def _nothing_there(request: web.BaseRequest) -> web.Response:
         message = f"This agent speaks version {PROTOCOL} of the protocol: paths begin with /v{PROTOCOL}/."
         return refuse(404, "unknown_version", message, spoken=[PROTOCOL])
     return refuse(404, "not_found", "There is nothing under that path and method.")
+
+
+def _outcome(status: int) -> str:
+    if status < 400:
+        return "ok"
+    return "refused" if status < 500 else "failed"
 
 
 def _refusal(error: CcTailscaleError) -> web.Response:

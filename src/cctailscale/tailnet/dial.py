@@ -16,6 +16,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from types import SimpleNamespace, TracebackType
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import aiohttp
 import aiohttp.abc
@@ -31,9 +32,11 @@ import dns.rdtypes.IN.A
 import dns.rdtypes.IN.AAAA
 import truststore
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
 from python_socks import ProxyConnectionError, ProxyError, ProxyTimeoutError, ProxyType
 from python_socks.async_.asyncio import Proxy
 
+from cctailscale.call import dialled
 from cctailscale.errors import (
     BadName,
     CcTailscaleError,
@@ -93,6 +96,7 @@ class Dialer:
         self._extra_ca = extra_ca
         self._tls: ssl.SSLContext | None = None
         self.magic_dns_suffix = ""
+        self.targets: WeakKeyDictionary[socket.socket, str] = WeakKeyDictionary()  # "ip:port" of each connection
         self.http = aiohttp.ClientSession(
             connector=_TailnetConnector(self),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -193,6 +197,7 @@ class Dialer:
             rdns=True,  # never resolve here; the server refuses names
         )
         target = with_port(str(address), port)
+        dialled(target)
         if isinstance(address, IPv6Address) and address.scope_id is not None:
             raise NotOnTailnet(target, "an address with a zone belongs to one link")
         try:
@@ -206,6 +211,7 @@ class Dialer:
         except ProxyError as error:
             raise _refusal(error.error_code, target, seconds) from error
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
+        self.targets[sock] = target
         return sock
 
     async def connect_first(self, addresses: list[Address], port: int) -> socket.socket:
@@ -321,6 +327,14 @@ class _TailnetConnector(aiohttp.TCPConnector):
             keepalive_timeout=KEEP_ALIVE_SECONDS,
         )
         self._dialer = dialer
+        self._targets: WeakKeyDictionary[asyncio.Protocol, str] = WeakKeyDictionary()
+
+    async def connect(self, *args: Any, **kwargs: Any) -> Connection:  # noqa: ANN401 - aiohttp's signature
+        """As aiohttp's, which may give a connection that another call has dialled: this call uses it as well."""
+        connection = await super().connect(*args, **kwargs)
+        if connection.protocol is not None:
+            dialled(self._targets[connection.protocol])
+        return connection
 
     async def _wrap_create_connection(
         self,
@@ -335,9 +349,11 @@ class _TailnetConnector(aiohttp.TCPConnector):
         sock = await self._dialer.connect_first(addresses, addr_infos[0][4][1])
         addr_infos.clear()  # all were tried: aiohttp is not to begin again
         try:
-            return await self._wrap_existing_connection(
+            transport, protocol = await self._wrap_existing_connection(
                 *args, req=req, timeout=timeout, client_error=client_error, sock=sock, **kwargs
             )
         except BaseException:
             sock.close()
             raise
+        self._targets[protocol] = self._dialer.targets[sock]
+        return transport, protocol

@@ -16,6 +16,7 @@ from aiohttp import hdrs
 from aiohttp.http_exceptions import ContentLengthError, PayloadEncodingError
 from yarl import URL
 
+from cctailscale.call import carried
 from cctailscale.errors import (
     BadHeader,
     BadName,
@@ -174,10 +175,13 @@ async def _exchange(
         progress.stage = "reading the body"
         body, passed, complete, around = b"", 0, True, (b"", b"")
         saved = sink is not None and 200 <= response.status < 300
-        if sink is not None and saved:
-            await _save(response, request, sink, bound)
-        else:
-            body, passed, complete, around = await _read(response, request.offset, _limit(request, response))
+        try:
+            if sink is not None and saved:
+                await _save(response, request, sink, bound)
+            else:
+                body, passed, complete, around = await _read(response, request.offset, _limit(request, response))
+        finally:
+            carried(len(request.body or b""), response.content.total_bytes)
         version = response.version
         answer = Answer(
             url=str(response.url),

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.abc
 
-from cctailscale.call import answering
+from cctailscale.audit import OFF, Audit
+from cctailscale.call import answering, carried
 from cctailscale.errors import (
     CcTailscaleError,
     ForwardsFull,
@@ -110,8 +111,9 @@ class Forwards:
     was replaced or the name has moved.
     """
 
-    def __init__(self, node: Node, tasks: anyio.abc.TaskGroup) -> None:
+    def __init__(self, node: Node, tasks: anyio.abc.TaskGroup, audit: Audit) -> None:
         self._node = node
+        self._audit = audit
         self._tasks = tasks
         self._vigil = Vigil()
         self._forwards: dict[str, Forward] = {}
@@ -120,10 +122,10 @@ class Forwards:
 
     @classmethod
     @asynccontextmanager
-    async def opened(cls, node: Node) -> AsyncIterator[Forwards]:
+    async def opened(cls, node: Node, audit: Audit = OFF) -> AsyncIterator[Forwards]:
         """No forwards yet. On the way out all listeners are closed and all connections reset."""
         async with anyio.create_task_group() as tasks:
-            forwards = cls(node, tasks)
+            forwards = cls(node, tasks, audit)
             tasks.start_soon(forwards._vigil.run)
             try:
                 yield forwards
@@ -228,8 +230,11 @@ class Forwards:
     async def _carry(self, forward: Forward, local: socket.socket) -> None:
         """One connection from its beginning to its end. Never raises: what went wrong stands in the forward."""
         try:
-            with answering(None):
-                await self._spliced(forward, local)
+            with answering(None) as work:
+                async with self._audit.entry(
+                    "connection", work, direction="to_tailnet", forward=forward.id, asked=forward.target
+                ) as entry:
+                    entry.update(await self._spliced(forward, local))
         except CcTailscaleError as error:
             forward.last_error = str(error)
         except Exception as error:  # one connection must not end the others
@@ -238,7 +243,8 @@ class Forwards:
         finally:
             close(local, orderly=False)  # if it is not closed yet, it has not been joined to anything
 
-    async def _spliced(self, forward: Forward, local: socket.socket) -> None:
+    async def _spliced(self, forward: Forward, local: socket.socket) -> dict[str, str]:
+        """How it ended, for the audit log."""
         try:
             with anyio.fail_after(CONNECT_SECONDS):
                 device = await self._node.device(unheard)
@@ -256,6 +262,13 @@ class Forwards:
         finally:
             self._vigil.forget(splice)
             forward.ended(splice)
+            carried(splice.sent, splice.received)
+        return outcome_of(splice)
+
+
+def outcome_of(splice: Splice) -> dict[str, str]:
+    """For the audit log: why a connection broke off; nothing, if it came to its end."""
+    return {"outcome": "failed", "error": splice.error} if splice.error else {}
 
 
 async def _identity(device: Device, addresses: list[Address]) -> str:

@@ -201,6 +201,15 @@ class Node:
         except (LocalApiError, RuntimeError):  # the node closes; RuntimeError is aiohttp's for a closed session
             return None
 
+    async def name_at(self, address: str) -> str | None:
+        """The MagicDNS name of the peer with this "ip" or "ip:port", by WhoIs; None if nobody has it, or none says."""
+        device = self.running_device
+        try:
+            who = await device.whois(address) if device is not None else None
+        except CcTailscaleError:
+            return None
+        return who.node.name or None if who is not None else None
+
     async def next_device(self, before: Device | None) -> Device:
         """The device that serves, as soon as it is another one than `before`. It does not join: others do, by need."""
         while self._serving is None or self._serving.device is before:

@@ -4,6 +4,7 @@ import time
 
 import anyio
 
+from cctailscale.call import dialled
 from cctailscale.errors import (
     CcTailscaleError,
     ConnectionRefused,
@@ -119,6 +120,7 @@ async def ping(device: Device, host: str, kind: PingType, count: int, seconds: f
     Raises BadName, NoSuchName, NotOnTailnet, LocalApiError.
     """
     address = (await device.dialer.resolve(host))[0]
+    dialled(str(address))
     who = await device.whois(str(address))
     notice = away(await device.api.shared_status(peers=False))
     name = plain(who.node.name) if who else None
