@@ -7,13 +7,12 @@ import contextlib
 import importlib
 import logging
 import os
-import secrets
 import signal
 import socket
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 import anyio
@@ -82,12 +81,9 @@ def perform(
 ) -> NoReturn:
     """Runs one command and ends the process with the exit code that it returns; 128 + number of a signal that ended it.
 
-    It has a device of its own, whatever session it is run in and whatever TS_EPHEMERAL says, which is logged out at the
-    end. `handler` gets the log. The command raises nothing.
+    Its device is the one that `loaded` asks for; an ephemeral one is logged out at the end. `handler` gets the log. The
+    command raises nothing.
     """
-    # No other process has this identity: no directory is taken up, nor taken away from a session.
-    of_its_own = {"session_id": f"command-{secrets.token_hex(16)}", "ephemeral": True}
-    loaded = replace(loaded, settings=loaded.settings.model_copy(update=of_its_own))
     for_people = logging.Formatter("cc-tailscale: %(message)s")
     log_to(handler, redactor, _level(loaded.settings, logging.WARNING), for_people)
     with _stop_signals() as wake:

@@ -213,6 +213,21 @@ def sweep_unused(root: Path, since: float) -> None:
                 directory.remove()
 
 
+def in_use(root: Path, *, identity: str, base: str, control_url: str, ephemeral: bool) -> str | None:
+    """The hostname of the directory that `claim` would take up, while another living process has it; else None.
+
+    Raises StateDirError.
+    """
+    with as_state_dir_error(root), contextlib.suppress(FileNotFoundError):
+        root = root.resolve(strict=True)
+        for record in _records_of(root, (identity, control_url, ephemeral), base)[:1]:
+            taken = _lock_existing(root / record.hostname, record)
+            if taken is None:
+                return record.hostname
+            taken.close()
+    return None
+
+
 def abandoned(root: Path, *, limit: int = MAX_SWEPT, unused_since: float = math.inf) -> list[SessionDir]:
     """The ephemeral directories whose process is dead, locked, at most `limit`, the oldest first.
 

@@ -14,7 +14,7 @@ import pytest
 
 from cctailscale import statedir
 from cctailscale.errors import StateDirError
-from cctailscale.statedir import SessionDir, abandoned, claim, session_identity
+from cctailscale.statedir import SessionDir, abandoned, claim, in_use, session_identity
 
 CONTROL = "https://controlplane.tailscale.com"
 MINE = session_identity("session-1", Path("/src/app"), ephemeral=True)
@@ -47,6 +47,10 @@ def take(
     root: Path, identity: str = MINE, base: str = "cc-ada-app", control_url: str = CONTROL, ephemeral: bool = True
 ) -> SessionDir:
     return claim(root, identity=identity, base=base, control_url=control_url, ephemeral=ephemeral)
+
+
+def used(root: Path, identity: str = MINE, control_url: str = CONTROL, ephemeral: bool = True) -> str | None:
+    return in_use(root, identity=identity, base="cc-ada-app", control_url=control_url, ephemeral=ephemeral)
 
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -240,6 +244,18 @@ def test_the_next_session_of_a_project_takes_a_lasting_device_up(root: Path, sta
 def test_a_second_process_of_the_same_session_gets_a_directory_of_its_own(root: Path, start: Start) -> None:
     first, second = start(), start()
     assert claimed(first) != claimed(second)
+
+
+def test_a_directory_is_in_use_while_it_is_held_and_by_its_own_session_alone(root: Path) -> None:
+    assert used(root) is None  # not even the root is there
+    with take(root) as held:
+        assert used(root) == held.hostname
+        assert used(root, identity=OTHER) is None
+        assert used(root, control_url="https://headscale.example.com") is None
+        assert used(root, ephemeral=False) is None
+    assert used(root) is None
+    with take(root) as again:  # to look has not taken it
+        assert again.hostname == held.hostname
 
 
 def test_the_same_process_cannot_claim_a_directory_twice_either(root: Path) -> None:

@@ -30,9 +30,9 @@ _NAMED = re.compile("|".join(_COMMANDS))
 METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD")
 DESCRIPTION = "Puts Claude Code on your tailnet. Without a command it is the MCP server, on stdin and stdout."
 EPILOG = """\
-Each command joins the tailnet as a device of its own, which is gone when the command ends. Settings are environment
-variables, TS_AUTHKEY_FILE first of all; without a key a link to log in is shown. The result goes to stdout, progress
-and errors to stderr. Exit code: 0; 1 if it failed or the answer is no; 2 for a wrong command line."""
+Each command but login joins the tailnet as a device of its own, which is gone when the command ends. Settings are
+environment variables, TS_AUTHKEY_FILE first of all; without a key a link to log in is shown. The result goes to stdout,
+progress and errors to stderr. Exit code: 0; 1 if it failed or the answer is no; 2 for a wrong command line."""
 
 
 def in_shell_words(text: str) -> str:
@@ -58,6 +58,7 @@ def parsed(words: Sequence[str]) -> argparse.Namespace:
         made.add_argument("--json", action="store_true", default=False, help="the result as JSON")
         return made
 
+    command("login", "log in once, by a link; the device stays for the project's sessions (TS_EPHEMERAL=false)")
     command("doctor", "check everything, one thing after the other, and say what to do")
     command("status", "where this node stands: names, addresses, tailnet, owner, health")
     _devices(command)

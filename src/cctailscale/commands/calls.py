@@ -38,12 +38,13 @@ class Tools:
         except ValidationError as error:
             raise WrongArguments("; ".join(faults_of(error))) from error
 
-    async def joined(self) -> Device:
-        """The device, running. A link to log in is shown, and waited for as long as a join may take.
+    async def joined(self, seconds: float | None = None) -> Device:
+        """The device, running. A link to log in is shown, and waited for: for so long, or as long as a join may take.
 
         Raises NotLetIn, and what `Node.device` raises.
         """
-        node, seconds = self.parts.node, self.parts.loaded.settings.join_timeout
+        node, settings = self.parts.node, self.parts.loaded.settings
+        seconds = seconds or settings.join_timeout
         deadline = anyio.current_time() + seconds
         while True:
             try:
@@ -55,7 +56,7 @@ class Tools:
                 with anyio.CancelScope(deadline=deadline) as bound:
                     await node.passed(obstacle)
                 if bound.cancelled_caught or anyio.current_time() >= deadline:
-                    raise NotLetIn(obstacle, seconds) from obstacle
+                    raise NotLetIn(obstacle, seconds, stays=not settings.ephemeral) from obstacle
 
     def _ask(self, obstacle: LoginNeeded | ApprovalNeeded) -> None:
         self.progress.pause()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import secrets
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, NoReturn
 
@@ -15,9 +17,10 @@ from cctailscale.commands.arguments import TOOLS
 from cctailscale.commands.calls import Tools, WrongArguments
 from cctailscale.commands.doctor import examined
 from cctailscale.commands.fetch import fetched
+from cctailscale.commands.login import STORED, logged_in
 from cctailscale.commands.render import exit_code, rendered
 from cctailscale.commands.screen import Screen, apart
-from cctailscale.config import child_environment, load_settings
+from cctailscale.config import Loaded, child_environment, load_settings
 from cctailscale.errors import CcTailscaleError
 from cctailscale.redact import Redactor
 from cctailscale.tools.diagnostics import MAX_ROWS
@@ -30,10 +33,18 @@ OURS = ("command", "json")  # of the command line; all else is the tool's
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> NoReturn:
     """Runs the command of the command line, to the end of the process."""
-    loaded = load_settings(environ)
+    loaded = _for_command(load_settings(environ), arguments.command)
     redactor = Redactor(*loaded.settings.secrets())
     screen = Screen(redactor)
     app.perform(loaded, redactor, screen.handler, partial(_carried_out, arguments, screen, child_environment(environ)))
+
+
+def _for_command(loaded: Loaded, command: str) -> Loaded:
+    """The settings with which a command joins, whatever session it is run in and whatever TS_EPHEMERAL says."""
+    # But for a login: no other process has this identity, so no directory is taken up, nor taken away from a session.
+    of_its_own = {"session_id": f"command-{secrets.token_hex(16)}", "ephemeral": True}
+    changed = STORED if command == "login" else of_its_own
+    return replace(loaded, settings=loaded.settings.model_copy(update=changed))
 
 
 async def _carried_out(
@@ -119,4 +130,5 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, Screen, Tools], Awaitable[int
     "devices": _devices,
     "fetch": fetched,
     "forward": _forward,
+    "login": logged_in,
 }

@@ -11,6 +11,7 @@
     │   ├── ApprovalNeeded        an administrator has to approve the device
     │   ├── LockedOut             tailnet lock: a trusted device has to sign the node's key
     │   ├── NotLetIn              a person was waited for, who did not log in or approve in time
+    │   ├── DeviceInUse           another process has the project's device open
     │   ├── ControlUnreachable    control gives no answer
     │   └── JoinTimeout           none of these, and yet not there in time
     ├── NodeError               the node cannot serve this call
@@ -115,6 +116,7 @@ from cctailscale.errors.dialing import (
 from cctailscale.errors.joining import (
     ApprovalNeeded,
     ControlUnreachable,
+    DeviceInUse,
     ForkError,
     JoinError,
     JoinTimeout,
@@ -160,6 +162,7 @@ __all__ = [
     "CertificateUnavailable",
     "ConnectionRefused",
     "ControlUnreachable",
+    "DeviceInUse",
     "DialError",
     "FalseLead",
     "ForkError",

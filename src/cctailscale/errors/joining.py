@@ -122,16 +122,31 @@ class LockedOut(JoinError):
 
 
 class NotLetIn(JoinError):
-    """A command has waited `seconds` for what `obstacle` asks of a person. Its device ends with it, the link too."""
+    """A command has waited `seconds` for what `obstacle` asks of a person. The link ends with it.
 
-    def __init__(self, obstacle: JoinError, seconds: float) -> None:
+    So does its device, unless that `stays`.
+    """
+
+    def __init__(self, obstacle: JoinError, seconds: float, *, stays: bool = False) -> None:
         self.obstacle = obstacle
         what = "logged in" if isinstance(obstacle, LoginNeeded) else "approved the device"
         super().__init__(
             f"Nobody has {what} within {seconds:g} s.",
-            "The command ends here, and its device with it; a link that was shown is of no use any more.",
+            f"The command ends here{'' if stays else ', and its device with it'}; "
+            "a link that was shown is of no use any more.",
             "Run it again, with more time if it takes that (TS_JOIN_TIMEOUT, in seconds); "
             "to join without a person, set TS_AUTHKEY or TS_AUTHKEY_FILE.",
+        )
+
+
+class DeviceInUse(JoinError):
+    """A command is about the device `hostname`, which another process has open."""
+
+    def __init__(self, hostname: str) -> None:
+        super().__init__(
+            f"The device {plain(hostname)} of this project is in use by a session that runs now.",
+            "Two processes cannot share one device; that session is logged in, or has a link.",
+            "Ask Claude there for tailscale_status, or end that session and run the command again.",
         )
 
 

@@ -6,6 +6,7 @@ A device's state lies in a numbered folder, so that a replacement can be built b
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from cctailscale import naming, statedir
 from cctailscale.config import Settings
@@ -27,19 +28,12 @@ class Session:
     @classmethod
     def claim(cls, settings: Settings) -> "Session":
         """Takes up this session's directory or makes one. Raises StateDirError."""
-        user = naming.user_name(settings.user)
-        context = naming.context_name(settings.project_dir)
-        return cls(
-            statedir.claim(
-                settings.state_dir,
-                identity=statedir.session_identity(
-                    settings.session_id, settings.project_dir, ephemeral=settings.ephemeral
-                ),
-                base=naming.base_label(user, context, settings.hostname),
-                control_url=settings.control_url,
-                ephemeral=settings.ephemeral,
-            )
-        )
+        return cls(statedir.claim(settings.state_dir, **_owner(settings)))
+
+    @staticmethod
+    def in_use(settings: Settings) -> str | None:
+        """The name of this session's device while another process has its directory. Raises StateDirError."""
+        return statedir.in_use(settings.state_dir, **_owner(settings))
 
     @property
     def hostname(self) -> str:
@@ -79,6 +73,17 @@ class Session:
             self._directory.close()
         else:
             self._directory.remove()
+
+
+def _owner(settings: Settings) -> dict[str, Any]:
+    """Whose directory it is, as `statedir` asks for it."""
+    user, context = naming.user_name(settings.user), naming.context_name(settings.project_dir)
+    return {
+        "identity": statedir.session_identity(settings.session_id, settings.project_dir, ephemeral=settings.ephemeral),
+        "base": naming.base_label(user, context, settings.hostname),
+        "control_url": settings.control_url,
+        "ephemeral": settings.ephemeral,
+    }
 
 
 def _number(folder: Path) -> int:
