@@ -9,6 +9,7 @@ import time
 import unicodedata
 import urllib.parse
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -279,6 +280,7 @@ ERRORS: list[Callable[[str], errors.CcTailscaleError]] = [
     lambda text: errors.KeyRefused(text, "TS_AUTHKEY_FILE"),
     lambda text: errors.ApprovalNeeded("cc-ada-1a2b", text),
     errors.LockedOut,
+    errors.DeviceInUse,
     lambda text: errors.NotLetIn(errors.LoginNeeded(text), 60),
     lambda text: errors.NotLetIn(errors.ApprovalNeeded("cc-ada-1a2b", text), 60),
     lambda text: errors.ControlUnreachable(text, text),
@@ -324,6 +326,17 @@ ERRORS: list[Callable[[str], errors.CcTailscaleError]] = [
     errors.MessageConflict,
     lambda _: errors.InboxFull(1000, 8 * 1024 * 1024),
     lambda text: errors.InboxUnusable(Path(text.replace("\0", "")), "is on a full disk", "Make room."),
+    lambda text: errors.TeamRefused("stale", text, text),
+    lambda text: errors.LeadOffline(text, datetime.now(UTC)),
+    lambda text: errors.LeadOffline(text, datetime.now(UTC), kept=True),
+    lambda text: errors.LeadOffline(text, datetime.now(UTC), unsure=True),
+    lambda text: errors.FalseLead(text, text),
+    lambda _: errors.NoTeam(),
+    lambda text: errors.InTeam(text, "member"),
+    lambda text: errors.NoSuchTeam(text, text),
+    errors.LedElsewhere,
+    lambda text: errors.TeamEnded(text, text),
+    lambda text: errors.TeamUnusable(Path(text.replace("\0", "")), "is on a full disk", "Make room."),
     lambda text: errors.CertificateUnavailable(text, text, "HTTPS is off.", "Have it switched on."),
 ]
 GROUPS = {
@@ -334,6 +347,7 @@ GROUPS = {
     errors.ForwardError,
     errors.SaveError,
     errors.AgentError,
+    errors.TeamError,
 }
 
 

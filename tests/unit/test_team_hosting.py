@@ -17,6 +17,7 @@ from cctailscale.agents.agent import Agent
 from cctailscale.agents.policy import Policy
 from cctailscale.agents.server import FINISH_SECONDS
 from cctailscale.agents.wire import CAPABILITY, AgentCard, Refusal
+from cctailscale.audit import OFF
 from cctailscale.documents import MAX_DOCUMENT_BYTES, Document
 from cctailscale.tailnet.device import Device
 from cctailscale.tailnet.listener import MAX_CONNECTIONS
@@ -423,7 +424,7 @@ async def test_each_request_of_a_member_keeps_its_lease(tmp_path: Path) -> None:
 
 async def test_a_card_names_the_team_as_one_line() -> None:
     async with anyio.create_task_group() as tasks:
-        agent = Agent(cast("Node", SimpleNamespace(hostname="agent")), tasks)
+        agent = Agent(cast("Node", SimpleNamespace(hostname="agent")), tasks, OFF)
         assert agent.card().team is None
         agent.team = "Build\nit" + "!" * 100
         assert (agent.card().team or "").startswith("Build it!!")

@@ -26,6 +26,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cctailscale.documents import MAX_DOCUMENT_BYTES
 from cctailscale.errors import TeamUnusable
 from cctailscale.teams import sqlite
 from cctailscale.teams.model import Change, Entry, Event, Identity, Member, Task, Team
@@ -134,7 +135,7 @@ async def test_a_task_that_is_larger_than_a_document_may_be_as_it_travels_comes_
     history = tuple(Entry(at=BEGAN, by=LEAD.id, what="released", reason="ä" * 500) for _ in range(50))
     long = {"description": "ä" * 10_000, "result": "\u3042" * 10_000, "history": history}
     large = change.task.model_copy(update=long)
-    assert len(large.model_dump_json().encode()) > large.max_bytes
+    assert len(large.model_dump_json().encode()) > MAX_DOCUMENT_BYTES
     await store.commit(replace(change, tasks={large.id: large}))
     assert (await store.load()).tasks[large.id] == large
 
