@@ -185,7 +185,7 @@ async def test_an_agent_that_does_not_listen_yet_is_tried_again_and_a_device_wit
             raise NoAgent("a", "nothing listens on its port for agents") from ConnectionRefused("a:9321")
         return Receipt(id=MESSAGE.id, state="delivered", delivered=MESSAGE.sent).to_json()
 
-    monkeypatch.setattr(client, "_exchange", exchange)
+    monkeypatch.setattr(client, "ask", exchange)
     device: Any = None
     with anyio.fail_after(SECONDS):
         assert (await client.deliver(device, "a", MESSAGE, 1)).id == MESSAGE.id

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import aiohttp
 import anyio
@@ -34,19 +34,19 @@ REFUSED_PAUSES_SECONDS = (0.05, 0.1, 0.35)
 
 
 async def card_of(device: Device, address: str, seconds: float) -> AgentCard:
-    """What the agent at `address` says about itself. Raises as `_exchange`."""
-    return _read(AgentCard, address, await _exchange(device, address, "GET", "agent", None, seconds))
+    """What the agent at `address` says about itself. Raises as `ask`."""
+    return _read(AgentCard, address, await ask(device, address, "GET", "agent", None, seconds))
 
 
 async def deliver(device: Device, address: str, message: Message, seconds: float) -> Receipt:
-    """Has the agent at `address` store a message; a repeat gives the first receipt. Raises as `_exchange`.
+    """Has the agent at `address` store a message; a repeat gives the first receipt. Raises as `ask`.
 
     Where nothing listens it is tried again for half a second; `seconds` bound each try.
     """
     body = message.to_json()
     for pause in (*REFUSED_PAUSES_SECONDS, None):
         try:
-            answer = await _exchange(device, address, "POST", "messages", body, seconds)
+            answer = await ask(device, address, "POST", "messages", body, seconds)
         except NoAgent as error:
             if pause is None or not isinstance(error.__cause__, ConnectionRefused):
                 raise
@@ -57,13 +57,21 @@ async def deliver(device: Device, address: str, message: Message, seconds: float
 
 
 async def receipt_of(device: Device, address: str, message_id: str, seconds: float) -> Receipt:
-    """What became of a message that was delivered. Raises as `_exchange`."""
-    answer = await _exchange(device, address, "GET", f"messages/{message_id}", None, seconds)
+    """What became of a message that was delivered. Raises as `ask`."""
+    answer = await ask(device, address, "GET", f"messages/{message_id}", None, seconds)
     return _about(_read(Receipt, address, answer), message_id, address)
 
 
-async def _exchange(device: Device, address: str, method: str, path: str, body: bytes | None, seconds: float) -> bytes:
-    """The body of a successful answer.
+async def ask(
+    device: Device,
+    address: str,
+    method: Literal["GET", "POST"],
+    path: str,
+    body: bytes | None,
+    seconds: float,
+    max_bytes: int = MAX_DOCUMENT_BYTES,
+) -> bytes:
+    """The body of a successful answer, which has at most `max_bytes`. `path` follows on /v1/.
 
     Raises AgentRefused; NoAgent: nothing listens there, or it does not speak the protocol; AnswerLost, TimedOut,
     NotOnTailnet, Unreachable, NodeClosed, NodeFailed.
@@ -72,7 +80,7 @@ async def _exchange(device: Device, address: str, method: str, path: str, body: 
     url = f"http://{host}:{PORT}/v1/{path}"
     try:
         with anyio.fail_after(seconds):
-            return await _asked(device, url, method, body, address)
+            return await _asked(device, url, method, body, address, max_bytes)
     except TimeoutError as error:
         raise TimedOut(address, seconds, "waiting for the agent") from error
     except ConnectionRefused as error:
@@ -83,18 +91,18 @@ async def _exchange(device: Device, address: str, method: str, path: str, body: 
         raise AnswerLost(address) from error
 
 
-async def _asked(device: Device, url: str, method: str, body: bytes | None, address: str) -> bytes:
+async def _asked(device: Device, url: str, method: str, body: bytes | None, address: str, max_bytes: int) -> bytes:
     """The answer, asked for once more if the connection breaks. Raises AnswerLost if that does not help either."""
     try:
-        return await _asked_once(device, url, method, body, address)
+        return await _asked_once(device, url, method, body, address, max_bytes)
     except _BROKEN:
         try:
-            return await _asked_once(device, url, method, body, address)
+            return await _asked_once(device, url, method, body, address, max_bytes)
         except (DialError, *_BROKEN) as error:  # that nobody is there any more does not undo what the first has done
             raise AnswerLost(address) from error
 
 
-async def _asked_once(device: Device, url: str, method: str, body: bytes | None, address: str) -> bytes:
+async def _asked_once(device: Device, url: str, method: str, body: bytes | None, address: str, max_bytes: int) -> bytes:
     async with device.dialer.http.request(
         method,
         url,
@@ -108,7 +116,7 @@ async def _asked_once(device: Device, url: str, method: str, body: bytes | None,
         read_bufsize=MAX_DOCUMENT_BYTES,
     ) as response:
         try:
-            answer = await _body(response, address)
+            answer = await _body(response, address, max_bytes)
         finally:
             carried(len(body or b""), response.content.total_bytes)
     if response.status >= 400:
@@ -119,7 +127,7 @@ async def _asked_once(device: Device, url: str, method: str, body: bytes | None,
     return answer
 
 
-async def _body(response: aiohttp.ClientResponse, address: str) -> bytes:
+async def _body(response: aiohttp.ClientResponse, address: str, max_bytes: int) -> bytes:
     """The answer, which has to be of the protocol's type and size; what is not is not read."""
     if response.content_type != "application/json" or "Content-Encoding" in response.headers:
         response.close()
@@ -127,7 +135,7 @@ async def _body(response: aiohttp.ClientResponse, address: str) -> bytes:
     body = b""
     async for part in response.content.iter_any():
         body += part
-        if len(body) > MAX_DOCUMENT_BYTES:
+        if len(body) > max_bytes:
             response.close()
             raise NoAgent(address, "its answer is too large for an agent's")
     return body

@@ -92,12 +92,16 @@ async def recipients(device: Device, names: Sequence[str]) -> tuple[list[Recipie
 
 async def _looked_up(device: Device, name: str) -> Recipient | Copy:
     try:
-        return await _recipient(device, name)
+        return await recipient(device, name)
     except (BadName, NoSuchName, NoSuchDevice) as error:
         return Copy(plain(name), "no such device", explanation=str(error))
 
 
-async def _recipient(device: Device, name: str) -> Recipient:
+async def recipient(device: Device, name: str) -> Recipient:
+    """The device that a name or an address means, as `Dialer.resolve` and WhoIs have it.
+
+    Raises BadName, NoSuchName, NoSuchDevice, ResolverFailed, LocalApiError, NodeClosed, NodeFailed.
+    """
     addresses = [str(address) for address in await device.dialer.resolve(split_port(name))]
     who = await owner_of(device, addresses)
     if who is None:
