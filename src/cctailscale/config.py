@@ -30,7 +30,10 @@ from cctailscale.redact import Redactor
 
 DEFAULT_CONTROL_URL = "https://controlplane.tailscale.com"  # ipn.DefaultControlURL
 DEFAULT_STATE_DIR = "~/.cache/claude-code-tailscale"
-MAX_JOIN_TIMEOUT_SECONDS = 3600.0
+# As long as somebody logs in, at most.
+JOIN_TIMEOUT_SECONDS = (1.0, 3600.0)
+# Shorter, a moment's loss of packets would take a member's claims; longer, the others would wait for who has gone.
+TEAM_LEASE_SECONDS = (5.0, 3600.0)
 # Of a value that is shorter, child_environment cannot say that it stands in another variable on purpose.
 _MIN_TELLING_CHARS = 8
 
@@ -114,14 +117,23 @@ def _channels(given: object) -> object:
     return "hint" if _BOOLEANS[str(word)] else "off"
 
 
-def _seconds(given: object) -> object:
+def _seconds(given: object, bounds: tuple[float, float]) -> object:
+    low, high = bounds
     try:
         seconds = float(given) if isinstance(given, str | int | float) else math.nan
     except ValueError:
         seconds = math.nan
-    if not 1 <= seconds <= MAX_JOIN_TIMEOUT_SECONDS:  # false for NaN too
-        raise ValueError(f"is not a number of seconds from 1 to {MAX_JOIN_TIMEOUT_SECONDS:g}.")
+    if not low <= seconds <= high:  # false for NaN too
+        raise ValueError(f"is not a number of seconds from {low:g} to {high:g}.")
     return seconds
+
+
+def _join_timeout(given: object) -> object:
+    return _seconds(given, JOIN_TIMEOUT_SECONDS)
+
+
+def _team_lease(given: object) -> object:
+    return _seconds(given, TEAM_LEASE_SECONDS)
 
 
 def _audit_log(given: object) -> object:
@@ -214,6 +226,9 @@ class Settings(BaseSettings):
     )
     ephemeral: Flag = _setting("TS_EPHEMERAL", "Remove the device when the session ends.", "true", True)
     enable_teams: Flag = _setting("TS_ENABLE_TEAMS", "Register the tools for teams.", "1", False)
+    team_lease: Annotated[float, BeforeValidator(_team_lease)] = _setting(
+        "TS_TEAM_LEASE", "Seconds after which a member that is not heard of loses its claims.", "90", 90.0
+    )
     verbose: Flag = _setting("TS_VERBOSE", "The node's whole log on stderr, redacted.", "1", False)
     log_level: Annotated[Literal["debug", "info", "warning", "error"] | None, BeforeValidator(_log_level)] = _setting(
         "TS_LOG_LEVEL", "Least level of this process's own log: debug, info, warning or error.", "debug"
@@ -241,7 +256,7 @@ class Settings(BaseSettings):
     join: Annotated[Literal["first-use", "start"], BeforeValidator(_join)] = _setting(
         "TS_JOIN", "When to join the tailnet.", "first-use", "first-use"
     )
-    join_timeout: Annotated[float, BeforeValidator(_seconds)] = _setting(
+    join_timeout: Annotated[float, BeforeValidator(_join_timeout)] = _setting(
         "TS_JOIN_TIMEOUT", "Seconds that a join may take.", "60", 60.0
     )
     project_dir: Path = _setting(

@@ -66,6 +66,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
     assert (found.join, found.join_timeout, found.tags, found.hostname) == ("first-use", 60.0, (), None)
     assert (found.allow_from, found.channels, found.allow_inbound_forward) == ((), "hint", False)
     assert (found.log_level, found.audit_log) == (None, None)
+    assert found.team_lease == 90.0
     assert found.project_dir == Path.cwd()
     assert found.warnings == ()
 
@@ -79,6 +80,7 @@ def test_every_variable_reaches_its_field() -> None:
         TS_CONTROL_URL="https://headscale.example.com:8443/",
         TS_EPHEMERAL="No",
         TS_ENABLE_TEAMS="1",
+        TS_TEAM_LEASE="5",
         TS_VERBOSE="TRUE",
         TS_LOG_LEVEL="Warning",
         TS_AUDIT_LOG="~/audit.jsonl",
@@ -107,7 +109,7 @@ def test_every_variable_reaches_its_field() -> None:
     assert found.allow_from == ("bob@example.com", "tag:agent", "web", "web.tail1234.ts.net", "eve@", "*")
     assert (found.channels, found.allow_inbound_forward) == ("body", True)
     assert (found.log_level, found.audit_log) == ("warning", Path("/home/ada/audit.jsonl"))
-    assert (found.join, found.join_timeout) == ("start", 12.5)
+    assert (found.join, found.join_timeout, found.team_lease) == ("start", 12.5, 5.0)
     assert (found.project_dir, found.session_id, found.user) == (Path("/src/app"), "0b5c", "ada")
     assert found.ssl_cert_file == Path(__file__)
     assert found.https_proxy == SecretStr("http://proxy.example:3128")
@@ -196,6 +198,9 @@ def test_settings_cannot_be_changed() -> None:
         ("TS_JOIN_TIMEOUT", "nan", "number of seconds"),
         ("TS_JOIN_TIMEOUT", "0", "number of seconds"),
         ("TS_JOIN_TIMEOUT", "1e9", "number of seconds"),
+        ("TS_TEAM_LEASE", "4.9", "number of seconds from 5 to 3600"),
+        ("TS_TEAM_LEASE", "3600.1", "number of seconds from 5 to 3600"),
+        ("TS_TEAM_LEASE", "nan", "number of seconds from 5 to 3600"),
         ("TS_CONTROL_URL", "headscale.example.com", "http or https"),
         ("TS_CONTROL_URL", "ftp://headscale.example.com", "http or https"),
         ("TS_CONTROL_URL", "https://", "http or https"),
