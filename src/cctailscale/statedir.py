@@ -40,6 +40,8 @@ from cctailscale.naming import new_suffix
 _VERSION = 1
 _LOCK = "lock"
 _RECORD = "session.json"
+# What each directory holds, whatever is kept in it.
+FILES = (_LOCK, _RECORD)
 # Ours has some 400 bytes.
 _MAX_RECORD_BYTES = 16384
 # Names of directories that are being made or removed. No making takes minutes: an older one was left by a crash.

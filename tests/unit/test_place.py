@@ -116,6 +116,16 @@ async def test_two_living_processes_of_one_session_never_share_one(root: Path) -
         assert sorted([(await one.unread(20))[0].id, (await other.unread(20))[0].id]) == ["one", "other"]
 
 
+async def test_what_else_a_session_keeps_beside_its_messages_keeps_the_folder(root: Path) -> None:
+    async with Inbox.claimed(session(root)) as inbox:
+        (inbox.folder / "membership.json").write_text("{}")
+    (held,) = held_by(session(root))
+    async with Inbox.claimed(session(root)) as inbox:
+        assert inbox.folder == held
+        (held / "membership.json").unlink()
+    assert held_by(session(root)) == []
+
+
 async def test_an_inbox_with_nothing_in_it_leaves_nothing_behind(root: Path) -> None:
     async with Inbox.claimed(session(root)):
         assert len(held_by(session(root))) == 1

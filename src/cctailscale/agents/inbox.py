@@ -18,7 +18,7 @@ from typing import ParamSpec, TypeVar
 import anyio
 import anyio.to_thread
 
-from cctailscale import sqlitefile
+from cctailscale import sqlitefile, statedir
 from cctailscale.agents import place
 from cctailscale.agents.policy import Principal
 from cctailscale.agents.store import LIMITS, Counts, Damaged, Limits, Received, Sent, Store
@@ -56,7 +56,8 @@ class Inbox:
     async def claimed(cls, settings: Settings) -> AsyncIterator[Inbox]:
         """The inbox that this session had, or a new one; no other process has it meanwhile. Raises InboxUnusable.
 
-        One with nothing in it is removed at the end; others stay for a week (place.sweep).
+        One with nothing in it is removed at the end, unless the session keeps something else in its folder; others stay
+        for a week (place.sweep).
         """
         directory = await anyio.to_thread.run_sync(place.claim, settings)
         empty = False  # unless it is known to be
@@ -66,7 +67,7 @@ class Inbox:
                     yield inbox
                 finally:
                     with anyio.CancelScope(shield=True):
-                        empty = await inbox._run(inbox._store.is_empty)
+                        empty = await inbox._run(inbox._is_unused)
         finally:  # which lets the directory go
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(place.leave, directory, empty)
@@ -87,6 +88,11 @@ class Inbox:
         finally:
             with anyio.CancelScope(shield=True):
                 await inbox._run(store.close)
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies; what else a session keeps may lie there too."""
+        return self._path.parent
 
     async def put(self, sender: Principal, message: Message) -> Receipt:
         """Stores a message from `sender`: committed when this returns. A repeat gives the receipt of the first.
@@ -139,6 +145,10 @@ class Inbox:
     async def sent(self, limit: int, *, unread: bool = False, thread: str | None = None) -> list[Sent]:
         """What arrived of that which we sent, the newest first. `unread`: only those not known to be read."""
         return await self._run(self._store.sent, limit, unread, thread)
+
+    def _is_unused(self) -> bool:
+        own = (DATABASE, *statedir.FILES)
+        return self._store.is_empty() and all(entry.name.startswith(own) for entry in self.folder.iterdir())
 
     async def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         with _as_inbox_unusable(self._path):
