@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, StringConstraints
 
-from cctailscale.documents import Document, Id, Line
+from cctailscale.documents import Document, Id, Line, Time
 from cctailscale.teams.commands import TaskCommand
 from cctailscale.teams.model import Event, MemberId, MemberRow, Status, Task, TaskRow, TeamName
 
@@ -99,7 +99,10 @@ class Counts(Document):
 
 
 class TeamView(Document):
-    """GET /v1/team?team=ID. `members` without those who are gone."""
+    """GET /v1/team?team=ID. `members` without those who are gone.
+
+    `as_of`: the lead is offline, and this is what was known of the team then (replica.py). No lead sets it.
+    """
 
     max_bytes: ClassVar[int] = MAX_LIST_BYTES
 
@@ -112,6 +115,7 @@ class TeamView(Document):
     version: int
     counts: Counts
     members: Annotated[tuple[MemberRow, ...], Field(max_length=1000)]
+    as_of: Time | None = None
 
 
 class OfTeam(Document):
@@ -142,6 +146,7 @@ class TaskPage(Document):
 
     `total`: of all that match. `changed`: how many of them have changed since the first page; no later page has them,
     since an earlier one may. `members`: id to name of everybody whom a row names, but who left too long ago.
+    `as_of`: as in TeamView.
     """
 
     max_bytes: ClassVar[int] = MAX_LIST_BYTES
@@ -152,6 +157,7 @@ class TaskPage(Document):
     cursor: str | None = None
     members: dict[MemberId, Line]
     version: int
+    as_of: Time | None = None
 
 
 class EventsOfTeam(OfTeam):
