@@ -37,9 +37,10 @@ class AgentRefused(AgentError):
     def __init__(self, target: str, status: int, code: str, reason: str) -> None:
         self.status = status
         self.code = code
+        self.reason = plain(reason, MAX_REFUSAL_CHARS)
         super().__init__(
             f"The agent at {shown_address(target)} refused ({status} {plain(code)}).",
-            f"It says: {plain(reason, MAX_REFUSAL_CHARS)}",
+            f"It says: {self.reason}",
             "Do what it says, or ask the user of that agent.",
         )
 

@@ -1,0 +1,426 @@
+"""A member that follows its team, against the real lead behind the real endpoints: what it tells, keeps and sends."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import anyio
+import pytest
+
+from cctailscale.agents.wire import Refusal
+from cctailscale.errors import AgentRefused, AnswerLost, InboxFull, LeadOffline, NoAgent, TeamEnded, TeamRefused
+from cctailscale.teams import following, news, remote, replica
+from cctailscale.teams.commands import Claim, Complete, Create, Release, TaskCommand
+from cctailscale.teams.following import Following
+from cctailscale.teams.membership import Membership, MembershipFile, load
+from cctailscale.teams.model import Task
+from cctailscale.teams.remote import Method, RemoteGateway
+from cctailscale.teams.replica import Replica
+from cctailscale.teams.wire import TaskQuery
+from tests.hosted import Hosted, Peer, hosted
+from tests.leading import LEAD, device
+
+SECONDS = 10.0
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that takes seconds takes a part of them."""
+    for module, name, seconds in (
+        (remote, "CALL_SECONDS", 0.5),
+        (remote, "TRY_SECONDS", 0.2),
+        (remote, "LOOK_AGAIN_SECONDS", 0.02),
+        (following, "FIRST_PAUSE_SECONDS", 0.05),
+        (following, "MAX_PAUSE_SECONDS", 0.2),
+        (following, "SAVE_SECONDS", 0.05),
+        (following, "TELL_AGAIN_SECONDS", 0.05),
+        (following, "PAGE_SECONDS", 0.0),
+    ):
+        monkeypatch.setattr(module, name, seconds)
+
+
+class Way:
+    """To the lead over a socket pair: as the device n2, until the test says otherwise."""
+
+    def __init__(self, host: Hosted, file: MembershipFile) -> None:
+        self.host = host
+        self.file = file
+        self.number = 2
+        self.gone: Exception | None = None
+        self.silent = False
+        self.finds = 0
+        self.asked: list[str] = []
+
+    async def ask(self, method: Method, path: str, body: bytes | None, max_bytes: int) -> bytes:
+        if self.gone is not None:
+            raise self.gone
+        self.asked.append(path.partition("?")[0])
+        async with self.host.peer(self.number) as peer:
+            status, answer = await peer.ask(method, f"/v1/{path}", body)
+        if self.silent:
+            await anyio.sleep_forever()
+        assert len(answer) <= max_bytes
+        if status >= 400:
+            refusal = Refusal.from_json(answer)
+            raise AgentRefused("lead", status, refusal.error, refusal.message)
+        return answer
+
+    async def find(self) -> bool:
+        self.finds += 1
+        return self.gone is None and not self.silent and self.host.lead is not None
+
+    async def rejoin(self) -> None:
+        async with self.host.peer(self.number) as peer:
+            status, answer = await peer.ask("POST", "/v1/team/join", _request(self.file.now.token))
+        if status >= 400:
+            refusal = Refusal.from_json(answer)
+            raise AgentRefused("lead", status, refusal.error, refusal.message)
+
+
+def _request(token: str | None) -> bytes:
+    from cctailscale.teams.wire import JoinRequest
+
+    return JoinRequest(nonce="5a" * 32, token=token).to_json()
+
+
+class Member:
+    """A member with all it has; `run` follows."""
+
+    def __init__(self, host: Hosted, file: MembershipFile) -> None:
+        self.host = host
+        self.file = file
+        self.way = Way(host, file)
+        self.gateway = RemoteGateway(file, self.way)
+        self.notes: list[news.Note] = []
+        self.told = anyio.Event()
+        self.full = False
+        self.ended: TeamEnded | None = None
+
+    async def tell(self, note: news.Note) -> None:
+        if self.full:
+            raise InboxFull(1000, 1)
+        self.notes.append(note)
+        told, self.told = self.told, anyio.Event()
+        told.set()
+
+    def keep(self, known: Replica | None) -> None:
+        self.gateway.replica = known
+
+    async def run(self, known: Replica | None = None) -> None:
+        self.gateway.replica = known
+        follows = Following(self.file, self.gateway, self.tell, replica=known, find=self.gateway.find, keep=self.keep)
+        self.ended = await follows.run()
+
+    async def do(self, command: TaskCommand) -> Task | None:
+        return await self.gateway.command(secrets.token_urlsafe(12), command)
+
+    async def saying(self, words: str) -> news.Note:
+        """The first note that has these words, once it is there."""
+        with anyio.fail_after(SECONDS):
+            while True:
+                told = self.told
+                for note in self.notes:
+                    if words in note.body:
+                        return note
+                await told.wait()
+
+
+async def lead(member: Member, command: TaskCommand) -> None:
+    """A command of the lead's, which it allows."""
+    assert member.host.lead is not None
+    answer = await member.host.lead.command(LEAD, secrets.token_urlsafe(12), command)
+    assert answer.refused is None
+
+
+@asynccontextmanager
+async def member_of(folder: Path) -> AsyncIterator[Member]:
+    """A device that has joined and does not follow yet."""
+    async with hosted(folder) as host, host.peer() as peer:
+        yield Member(host, await _joined(folder, peer))
+
+
+async def _joined(folder: Path, peer: Peer) -> MembershipFile:
+    joined = await peer.join()
+    membership = Membership(
+        team=joined.team,
+        name=joined.name,
+        public_key=joined.public_key,
+        role="member",
+        member=joined.member,
+        token=joined.token,
+        lead=device(1, "lead"),
+        lead_address="100.64.0.1",
+        lease_seconds=joined.lease_seconds,
+        heard=datetime.now(UTC),
+        seen=joined.version,
+    )
+    return await MembershipFile.made(folder, membership)
+
+
+@asynccontextmanager
+async def followed(folder: Path) -> AsyncIterator[Member]:
+    """A member that follows."""
+    async with member_of(folder) as member, anyio.create_task_group() as tasks:
+        tasks.start_soon(member.run)
+        yield member
+        tasks.cancel_scope.cancel()
+
+
+# ---- what is told
+
+
+async def test_what_concerns_the_member_is_told_at_once_together_with_what_waited(tmp_path: Path) -> None:
+    async with followed(tmp_path) as member:
+        await lead(member, Create(subject="One"))
+        async with member.host.peer(3) as other:
+            await other.join()
+            await member.saying("host3.tail.ts.net has joined")  # the first needs not wait
+        async with member.host.peer(4) as other:
+            await other.join()
+        await lead(member, Claim(task="task-1", owner="member-2"))
+        note = await member.saying("was assigned to you")
+        assert note.body.index("was assigned to you") < note.body.index("host4.tail.ts.net has joined")
+        assert len(member.notes) == 2
+        with anyio.fail_after(SECONDS):
+            while member.file.now.seen < 4:  # noqa: ASYNC110 - noted right after it was told
+                await anyio.sleep(0.01)
+
+
+async def test_what_was_not_told_is_told_by_the_next_process(tmp_path: Path) -> None:
+    async with member_of(tmp_path) as member, anyio.create_task_group() as tasks:
+        member.full = True
+        tasks.start_soon(member.run)
+        await lead(member, Create(subject="One"))
+        await lead(member, Claim(task="task-1", owner="member-2"))
+        with anyio.fail_after(SECONDS):
+            while "team/events" not in member.way.asked:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+        tasks.cancel_scope.cancel()
+        kept = load(tmp_path)
+        assert kept is not None
+        assert kept.seen == 1
+        again = Member(member.host, MembershipFile(tmp_path, kept))
+        async with anyio.create_task_group() as others:
+            others.start_soon(again.run, replica.load(tmp_path))
+            await again.saying("was assigned to you")
+            others.cancel_scope.cancel()
+
+
+async def test_an_inbox_that_is_full_gets_the_news_later(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    async with followed(tmp_path) as member:
+        member.full = True
+        await lead(member, Create(subject="One"))
+        await lead(member, Claim(task="task-1", owner="member-2"))
+        with anyio.fail_after(SECONDS):
+            while "could not be told" not in caplog.text:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+        member.full = False
+        await member.saying("was assigned to you")
+
+
+async def test_a_member_that_has_missed_too_much_reads_the_lists_anew(tmp_path: Path) -> None:
+    async with member_of(tmp_path) as member, anyio.create_task_group() as tasks:
+        await lead(member, Create(subject="One"))
+        member.file.note(seen=1000)  # of a team whose file was put back from a copy
+        tasks.start_soon(member.run)
+        with anyio.fail_after(SECONDS):
+            while member.file.now.seen == 1000 or member.gateway.replica is None:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+        assert member.gateway.replica.page(TaskQuery()).total == 1
+        await lead(member, Claim(task="task-1", owner="member-2"))
+        await member.saying("was assigned to you")
+        tasks.cancel_scope.cancel()
+
+
+# ---- without the lead
+
+
+async def test_calls_end_in_time_and_lists_are_the_last_known_while_the_lead_is_gone(tmp_path: Path) -> None:
+    async with followed(tmp_path) as member:
+        await lead(member, Create(subject="One"))
+        await member.do(Claim())
+        for gone in (NoAgent("lead", "nothing listens"), AnswerLost("lead"), None):
+            member.way.gone, member.way.silent = gone, gone is None
+            began = time.monotonic()
+            with pytest.raises(LeadOffline) as raised:
+                await member.do(Release(task="task-1"))
+            assert time.monotonic() - began < 1.0
+            assert ("is not known" in str(raised.value)) == (not isinstance(gone, NoAgent))
+            page = await member.gateway.tasks(TaskQuery(owner="me"))
+            assert [row.id for row in page.rows] == ["task-1"]
+            assert page.as_of is not None
+            assert (await member.gateway.team()).as_of is not None
+        member.way.silent = False
+        assert await member.do(Claim(task="task-1")) is not None  # the last call has been carried out
+        assert (await member.gateway.tasks(TaskQuery())).as_of is None
+
+
+async def test_a_lead_that_is_back_within_a_call_answers_it(tmp_path: Path) -> None:
+    async with member_of(tmp_path) as member, anyio.create_task_group() as tasks:
+        await lead(member, Create(subject="One"))
+        member.way.gone = NoAgent("lead", "nothing listens")
+
+        async def come_back() -> None:
+            await anyio.sleep(0.1)
+            member.way.gone = None
+
+        tasks.start_soon(come_back)
+        assert await member.do(Claim()) is not None
+
+
+async def test_an_answer_that_was_lost_is_asked_for_again_and_nothing_is_done_twice(tmp_path: Path) -> None:
+    async with member_of(tmp_path) as member, anyio.create_task_group() as tasks:
+        member.way.silent = True
+
+        async def speak() -> None:
+            await anyio.sleep(0.3)
+            member.way.silent = False
+
+        tasks.start_soon(speak)
+        await member.do(Create(subject="One"))
+        assert member.way.asked.count("team/command") >= 2
+        assert (await member.gateway.tasks(TaskQuery())).total == 1
+
+
+async def test_a_lead_that_is_away_is_looked_for_ever_more_rarely_and_a_call_that_finds_it_ends_the_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "MAX_PAUSE_SECONDS", 1000.0)
+    monkeypatch.setattr(following, "PAUSE_GROWS", 10_000.0)
+    async with followed(tmp_path) as member:
+        await lead(member, Create(subject="One"))
+        await member.do(Claim())
+        host, member.host.lead = member.host.lead, None
+        with pytest.raises(LeadOffline):
+            await member.do(Release(task="task-1"))
+        with anyio.fail_after(SECONDS):
+            while member.way.asked[-1] != "team/events":  # noqa: ASYNC110 - it pauses for long after that one
+                await anyio.sleep(0.01)
+        await anyio.sleep(0.3)
+        finds = member.way.finds
+        await anyio.sleep(0.3)
+        assert member.way.finds == finds
+        member.host.lead = host
+        await member.do(Release(task="task-1"))
+        await lead(member, Claim(task="task-1", owner="member-2"))
+        await member.saying("was assigned to you")
+
+
+async def test_what_was_completed_meanwhile_is_kept_sent_and_told(tmp_path: Path) -> None:
+    async with followed(tmp_path) as member:
+        for subject in ("One", "Two"):
+            await lead(member, Create(subject=subject))
+            await member.do(Claim())
+        there, member.host.lead = member.host.lead, None
+        for task in ("task-1", "task-2", "task-1"):
+            with pytest.raises(LeadOffline, match="It is kept here and sent when the lead is back"):
+                await member.do(Complete(task=task, result=f"Done with {task}."))
+        kept = load(tmp_path)
+        assert kept is not None
+        assert [queued.command.task for queued in kept.queued] == ["task-2", "task-1"]  # the latest of each
+        assert there is not None
+        await there.command(LEAD, "taken-away", Release(task="task-2"))
+        member.host.lead = there
+        assert "is completed for the whole team now" in (await member.saying("task-1, which")).body
+        assert "could not be completed" in (await member.saying("task-2, which")).body
+        page = await member.gateway.tasks(TaskQuery(status="completed"))
+        assert [(row.id, row.result) for row in page.rows] == [("task-1", "Done with task-1.")]
+        with anyio.fail_after(SECONDS):
+            while load(tmp_path) is None or load(tmp_path).queued:  # type: ignore[union-attr]  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+
+
+async def test_what_is_known_outlives_the_process(tmp_path: Path) -> None:
+    async with followed(tmp_path) as member:
+        await lead(member, Create(subject="One"))
+        await member.do(Claim())
+    known = replica.load(tmp_path)
+    assert known is not None
+    assert [row.owner for row in known.page(TaskQuery()).rows] == ["member-2"]
+
+
+# ---- the end, and a new beginning
+
+
+async def test_another_device_with_the_token_goes_on_where_the_first_was(tmp_path: Path) -> None:
+    async with followed(tmp_path) as member:
+        await lead(member, Create(subject="One"))
+        await member.do(Claim())
+        member.way.number = 3
+        task = await member.do(Complete(task="task-1"))
+        assert task is not None
+        assert task.completed_by == "member-2"
+
+
+async def test_a_token_that_is_not_taken_ends_the_membership(tmp_path: Path) -> None:
+    async with followed(tmp_path) as member:
+        member.host.tailnet.logins[3] = "bob@example.com"
+        member.host.tailnet.grants = {"cc-tailscale.dev/cap/agent": [{"allow": ["team"]}]}
+        member.way.number = 3
+        with pytest.raises(TeamEnded, match=r"does not take this session back: The token belongs to"):
+            await member.do(Create(subject="One"))
+
+
+async def test_a_policy_that_turns_the_member_away_is_no_end(tmp_path: Path) -> None:
+    async with followed(tmp_path) as member:
+        member.host.tailnet.logins[2] = "bob@example.com"
+        with pytest.raises(AgentRefused, match="TS_ALLOW_FROM"):
+            await member.do(Create(subject="One"))
+        member.host.tailnet.logins[2] = "alice@example.com"
+        await member.do(Create(subject="One"))
+
+
+@pytest.mark.parametrize("how", ["removed", "disbanded"])
+async def test_the_end_of_the_membership_ends_the_following_and_each_call(tmp_path: Path, how: str) -> None:
+    async with member_of(tmp_path) as member:
+        assert member.host.lead is not None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(member.run)
+            await lead(member, Create(subject="One"))
+            await (member.host.lead.remove("member-2") if how == "removed" else member.host.lead.disband())
+        assert member.ended is not None  # the task has ended by itself
+        assert how in str(member.ended)
+        for _ in range(2):
+            with pytest.raises(TeamEnded, match=how):
+                await member.do(Create(subject="Two"))
+
+
+async def test_what_the_rules_refuse_is_said_with_the_task(tmp_path: Path) -> None:
+    async with member_of(tmp_path) as member:
+        await lead(member, Create(subject="One"))
+        await lead(member, Claim(task="task-1"))
+        with pytest.raises(TeamRefused) as raised:
+            await member.do(Claim(task="task-1"))
+        assert raised.value.code == "taken"
+        assert '"task-1"' in (raised.value.present or "")
+        with pytest.raises(TeamRefused) as raised:
+            await member.gateway.tasks(TaskQuery(owner="nobody"))
+        assert raised.value.code == "no_such_member"
+
+
+async def test_a_member_that_has_left_does_not_come_back_by_itself(tmp_path: Path) -> None:
+    async with member_of(tmp_path) as member:
+        assert member.host.lead is not None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(member.run)
+            await lead(member, Create(subject="One"))
+            await member.do(Claim())
+            await member.gateway.leave()
+        assert "was left by this session" in str(member.ended)
+        assert [row.id for row in member.host.lead.team(LEAD).members] == [LEAD]
+
+
+async def test_a_call_that_is_cancelled_leaves_nothing_behind(tmp_path: Path) -> None:
+    async with followed(tmp_path) as member:
+        member.way.silent = True
+        with anyio.move_on_after(0.1) as scope:
+            await member.do(Complete(task="task-1"))
+        assert scope.cancelled_caught
+        assert member.file.now.queued == ()
