@@ -18,7 +18,16 @@ from cctailscale.agents.wire import (
 )
 from cctailscale.call import carried
 from cctailscale.documents import MAX_DOCUMENT_BYTES
-from cctailscale.errors import AgentRefused, AnswerLost, BadDocument, ConnectionRefused, DialError, NoAgent, TimedOut
+from cctailscale.errors import (
+    AgentRefused,
+    AnswerLost,
+    BadDocument,
+    ConnectionRefused,
+    DialError,
+    NoAgent,
+    NodeClosed,
+    TimedOut,
+)
 
 if TYPE_CHECKING:
     from cctailscale.tailnet.device import Device
@@ -89,6 +98,10 @@ async def ask(
         raise NoAgent(address, "what listens there does not speak HTTP") from error
     except aiohttp.ClientError as error:  # none of those that break a connection; aiohttp may think of more
         raise AnswerLost(address) from error
+    except RuntimeError as error:  # aiohttp's, for a session that is closed
+        if not device.dialer.http.closed:
+            raise
+        raise NodeClosed from error
 
 
 async def _asked(device: Device, url: str, method: str, body: bytes | None, address: str, max_bytes: int) -> bytes:
