@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mcp.server.mcpserver.tools import Tool
 
     from cctailscale.agents.hints import Hint
+    from cctailscale.agents.teamwork import Teamwork
 
 log = logging.getLogger("cctailscale")
 
@@ -169,6 +170,7 @@ async def _serve(loaded: Loaded, redactor: Redactor, wake: socket.socket) -> Non
         Forwards.opened(node, audit) as forwards,
         InboundForwards.opened(node, forwards, audit) as inbound,
         Agent.opened(node, audit) as agent,
+        _teamwork(node, agent),
         anyio.create_task_group() as tasks,
     ):
 
@@ -198,6 +200,18 @@ async def _serve(loaded: Loaded, redactor: Redactor, wake: socket.socket) -> Non
                 asyncio.get_running_loop().remove_reader(wake)
                 await node.stop(LOGOUT_SECONDS)
             tasks.cancel_scope.cancel()
+
+
+@contextlib.asynccontextmanager
+async def _teamwork(node: Node, agent: Agent) -> AsyncIterator[Teamwork | None]:
+    """This session's part in a team. Nothing of it is loaded unless the user wants teams."""
+    if not node.settings.enable_teams:
+        yield None
+        return
+    from cctailscale.agents.teamwork import Teamwork
+
+    async with Teamwork.opened(node, agent) as teamwork:
+        yield teamwork
 
 
 async def _talk(server: Server, stop: anyio.Event, hints: AsyncIterator[Hint] | None) -> None:

@@ -129,4 +129,5 @@ def test_nothing_heavy_is_loaded_by_the_time_the_server_is_ready() -> None:
     assert f"{PACKAGE}.server" in loaded
     heavy = {"aiohttp", "aiohttp_socks", "python_socks", "dns", "truststore", f"{PACKAGE}.{EXTENSION}"}
     heavy |= {"rich", f"{PACKAGE}.commands"}  # for people alone
+    heavy |= {f"{PACKAGE}.teams", f"{PACKAGE}.agents.teamwork"}  # for who wants teams
     assert not loaded & heavy

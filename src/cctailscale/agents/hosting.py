@@ -73,7 +73,7 @@ class _Hosted:
         lead = self._lead_of()
         if lead is None:
             raise NoTeam
-        return await lead.join(_identity(call.peer), request, call.me.node_id)
+        return await lead.join(identity(call.peer), request, call.me.node_id)
 
     async def proof(self, call: Call) -> Document:
         request = ProofRequest.from_json(call.body)
@@ -156,7 +156,8 @@ def _asked(kind: type[D], call: Call) -> D:
         raise BadDocument("query", reason(error)) from None
 
 
-def _identity(peer: Principal) -> Identity:
+def identity(peer: Principal) -> Identity:
+    """Who that is, as a team keeps it."""
     return Identity(
         node_id=peer.node_id,
         name=plain(peer.name, MAX_NAME_CHARS),

@@ -58,6 +58,8 @@
     │   ├── FalseLead             who says to lead it does not have its key
     │   ├── NoTeam, InTeam        this session is in none, or in one already
     │   ├── NoSuchTeam            there is none to go on with
+    │   ├── NoTeamThere           the agent that is to be joined leads none
+    │   ├── DisbandFirst          a lead cannot just leave
     │   ├── LedElsewhere          another process of this machine leads it
     │   ├── TeamEnded             it was disbanded, or this member removed
     │   └── TeamUnusable          the team's file cannot be opened or written
@@ -134,12 +136,14 @@ from cctailscale.errors.joining import (
     StateDirError,
 )
 from cctailscale.errors.teams import (
+    DisbandFirst,
     FalseLead,
     InTeam,
     LeadOffline,
     LedElsewhere,
     NoSuchTeam,
     NoTeam,
+    NoTeamThere,
     TeamEnded,
     TeamError,
     TeamRefused,
@@ -164,6 +168,7 @@ __all__ = [
     "ControlUnreachable",
     "DeviceInUse",
     "DialError",
+    "DisbandFirst",
     "FalseLead",
     "ForkError",
     "ForwardError",
@@ -187,6 +192,7 @@ __all__ = [
     "NoSuchName",
     "NoSuchTeam",
     "NoTeam",
+    "NoTeamThere",
     "NobodyReceived",
     "NodeClosed",
     "NodeError",

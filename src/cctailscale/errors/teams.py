@@ -124,6 +124,32 @@ class NoSuchTeam(TeamError):
         )
 
 
+class NoTeamThere(TeamError):
+    """The agent at `name` leads no team."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"The agent at {plain(name)} leads no team.",
+            "Nothing was joined.",
+            "Name the agent that leads it: tailscale_agents tells who is in a team. Or ask its user to create one.",
+        )
+
+
+class DisbandFirst(TeamError):
+    """The lead would leave its team, which ends it, and has not said that this is wanted.
+
+    `unfinished` tasks are not completed, `in_progress` of them claimed; there are so many `others` in it.
+    """
+
+    def __init__(self, team: str, unfinished: int, in_progress: int, others: int) -> None:
+        super().__init__(
+            f'This session leads the team "{plain(team)}", which ends when its lead leaves.',
+            f"Nothing was changed. {unfinished} of its tasks are not completed, {in_progress} of them in progress, and "
+            f"it has {others} other members, for whom it would be gone as well.",
+            "If your user wants that, call again with disband=True.",
+        )
+
+
 class LedElsewhere(TeamError):
     """Another process of this machine leads the team."""
 
