@@ -334,6 +334,8 @@ ERRORS: list[Callable[[str], errors.CcTailscaleError]] = [
     lambda _: errors.NoTeam(),
     lambda text: errors.InTeam(text, "member"),
     lambda text: errors.NoSuchTeam(text, text),
+    errors.NoTeamThere,
+    lambda text: errors.DisbandFirst(text, 3, 1, 2),
     errors.LedElsewhere,
     lambda text: errors.TeamEnded(text, text),
     lambda text: errors.TeamUnusable(Path(text.replace("\0", "")), "is on a full disk", "Make room."),

@@ -12,8 +12,8 @@ from cctailscale.errors.text import CcTailscaleError, plain
 
 # A refusal's sentences, with two names of devices in them.
 MAX_REFUSAL_CHARS = 1000
-# Of a task that is shown as it is now: a description of its full length, and the rest.
-MAX_PRESENT_CHARS = 12_000
+# Of a task that is shown as it is now, its texts cut short.
+MAX_PRESENT_CHARS = 1500
 
 _NEXT_STEPS = {
     "not_member": "Join the team with tailscale_team_join.",

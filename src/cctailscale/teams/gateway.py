@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from cctailscale.errors import TeamRefused
+from cctailscale.errors import TeamRefused, plain
 from cctailscale.teams.commands import TaskCommand
-from cctailscale.teams.model import Task
+from cctailscale.teams.model import EXCERPT_CHARS, Task
 from cctailscale.teams.wire import Answer, EventPage, TaskPage, TaskQuery, TeamView
 
 
@@ -14,9 +14,14 @@ def task_of(answer: Answer) -> Task | None:
     """The task that a command was about. Raises TeamRefused if the rules said no."""
     no = answer.refused
     if no is not None:
-        present = no.task.model_dump_json(exclude={"history"}, exclude_defaults=True) if no.task else None
-        raise TeamRefused(no.code, no.message, present)
+        raise TeamRefused(no.code, no.message, _shown(no.task) if no.task else None)
     return answer.task
+
+
+def _shown(task: Task) -> str:
+    """A task in an error: what stands in a line of it, so that its status and version are never cut off."""
+    cut = {name: plain(text, EXCERPT_CHARS) for name in ("description", "result") if (text := getattr(task, name))}
+    return task.model_copy(update=cut).model_dump_json(exclude={"history", "metadata"}, exclude_defaults=True)
 
 
 class TeamGateway(Protocol):
