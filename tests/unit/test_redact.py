@@ -326,7 +326,7 @@ ERRORS: list[Callable[[str], errors.CcTailscaleError]] = [
     errors.MessageConflict,
     lambda _: errors.InboxFull(1000, 8 * 1024 * 1024),
     lambda text: errors.InboxUnusable(Path(text.replace("\0", "")), "is on a full disk", "Make room."),
-    lambda text: errors.TeamRefused("stale", text, text),
+    lambda text: errors.TeamRefused("stale", f"No: {text}", text),
     lambda text: errors.LeadOffline(text, datetime.now(UTC)),
     lambda text: errors.LeadOffline(text, datetime.now(UTC), kept=True),
     lambda text: errors.LeadOffline(text, datetime.now(UTC), unsure=True),
