@@ -27,6 +27,7 @@ from cctailscale.errors import (
     LocalApiError,
     NoAgent,
     NodeClosed,
+    NodeError,
     plain,
 )
 from cctailscale.teams import keys
@@ -116,7 +117,7 @@ class LeadWay:
                 found = await self._first_to_prove(device, await self._where_it_was(device, known))
                 if found is None:
                     found = await self._first_to_prove(device, await self._agents_of_the_team(device, known))
-            except (AgentError, DialError, LocalApiError, NodeClosed) as error:
+            except (AgentError, DialError, LocalApiError, NodeError) as error:
                 log.debug("the lead could not be looked for: %s", error.happened)
                 return False
             if found is None:

@@ -69,6 +69,7 @@ class Following:
         self._items: list[news.Item] = []
         self._more = anyio.Event()  # there is something to tell
         self._told_at = -math.inf
+        self._pause = FIRST_PAUSE_SECONDS
         self._saved_version = -1
 
     async def run(self) -> TeamEnded:
@@ -83,7 +84,6 @@ class Following:
         return ended
 
     async def _followed(self) -> TeamEnded:
-        pause = FIRST_PAUSE_SECONDS
         while True:
             try:
                 await self._catch_up()
@@ -91,12 +91,10 @@ class Following:
             except TeamEnded as ended:
                 return ended
             except CcTailscaleError as error:
-                if pause == FIRST_PAUSE_SECONDS:
-                    log.info("the team cannot be followed now: %s", error.happened)
-                await self._away(pause, looks=isinstance(error, LeadOffline))
-                pause = min(PAUSE_GROWS * pause, MAX_PAUSE_SECONDS)
+                log.info("the team cannot be followed now: %s", error.happened)
+                await self._back(looks=isinstance(error, LeadOffline))
                 continue
-            pause = FIRST_PAUSE_SECONDS
+            self._pause = FIRST_PAUSE_SECONDS
             ended_by = await self._taken(page)
             if ended_by is not None:
                 return TeamEnded(self._file.now.name, ended_by)
@@ -105,17 +103,19 @@ class Following:
     def _wait(self) -> float:
         return min(self._file.now.lease_seconds / 3, POLL_SECONDS)
 
-    async def _away(self, seconds: float, *, looks: bool) -> None:
-        """Looks for the lead after `seconds`, or as soon as a call has found it."""
-        answered = self._file.answered
-        with anyio.move_on_after(seconds):
-            await answered.wait()
-            return
-        if looks and self._find is not None:
-            try:
-                await self._find()
-            except CcTailscaleError as error:
-                log.info("the lead could not be looked for: %s", error.happened)
+    async def _back(self, *, looks: bool) -> None:
+        """Returns when the lead may be asked again: it has been found, by this or by a call.
+
+        `looks`: it has to be found; else it is there, and has refused to be asked.
+        """
+        while True:
+            answered, pause = self._file.answered, self._pause
+            self._pause = min(PAUSE_GROWS * pause, MAX_PAUSE_SECONDS)
+            with anyio.move_on_after(pause):
+                await answered.wait()
+                return
+            if not looks or self._find is None or await self._find():
+                return
 
     # ---- what happens -----------------------------------------------------------------------------------------------
 

@@ -164,7 +164,10 @@ class RemoteGateway:
 
     async def _kept(self, id: str, command: Complete) -> bool:  # noqa: A002 - as above
         """Whether the call is on the disk now, in the place of an earlier one about the same task."""
-        others = tuple(each for each in self._file.now.queued if each.command.task != command.task)
+        queued = self._file.now.queued
+        if any(each.id == id for each in queued):  # this is it, tried again
+            return True
+        others = tuple(each for each in queued if each.command.task != command.task)
         if len(others) >= MAX_QUEUED:
             return False
         asked = Queued(id=id, command=command, asked=datetime.now(UTC))
