@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -66,7 +66,7 @@ class Inbox:
                 try:
                     yield inbox
                 finally:
-                    with anyio.CancelScope(shield=True):
+                    with anyio.CancelScope(shield=True), suppress(InboxUnusable):  # then it stays, if it is still there
                         empty = await inbox._run(inbox._is_unused)
         finally:  # which lets the directory go
             with anyio.CancelScope(shield=True):
