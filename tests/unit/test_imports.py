@@ -21,7 +21,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"agents"}),
     frozenset({"tailnet", "teams"}),
     frozenset({"audit"}),
-    frozenset({"config", "documents", "logs", "savefile", "sqlitefile", "statedir"}),
+    frozenset({"config", "documents", "logs", "results", "savefile", "sqlitefile", "statedir"}),
     frozenset({"auditfile", "authkey", "naming", "redact"}),
     frozenset({"call", "errors"}),
 )
@@ -86,7 +86,7 @@ def test_agents_know_the_tailnet_teams_and_what_lies_below_alone() -> None:
         for name in imported(module)
         if name in MODULES and name != PACKAGE  # whose version they tell
     }
-    below = {"audit", "call", "config", "documents", "naming", "sqlitefile", "statedir", "errors"}
+    below = {"audit", "call", "config", "documents", "naming", "results", "sqlitefile", "statedir", "errors"}
     assert known - {"agents"} <= {"tailnet", "teams"} | below
 
 

@@ -9,7 +9,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from cctailscale.tailnet.results import Compact, Noticed
+from cctailscale.results import Compact
+from cctailscale.tailnet.results import Noticed
 
 Outcome = Literal[
     "delivered",

@@ -7,7 +7,9 @@ declare its tools without loading anything heavy.
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, Field
+
+from cctailscale.results import Compact
 
 PingType = Literal["disco", "tsmp", "icmp", "peerapi"]
 RecordType = Literal["A", "AAAA", "CNAME", "MX", "NS", "PTR", "SRV", "TXT"]
@@ -15,21 +17,6 @@ Protocol = Literal["tcp", "udp", "icmp"]
 Reason = Literal[
     "refused", "timed out", "no path", "no such name", "no answer from DNS", "not on the tailnet", "this node itself"
 ]
-
-
-class Compact(BaseModel):
-    """A result that leaves out optional parts that are empty, so that it stays short."""
-
-    model_config = ConfigDict(defer_build=True)  # with the catalogue of tools, which comes after `initialize`
-
-    @model_serializer(mode="wrap")
-    def _without_empty(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields = type(self).model_fields
-        return {
-            name: value
-            for name, value in dump(self).items()
-            if fields[name].is_required() or (value is not None and value != [])
-        }
 
 
 class Noticed(Compact):
@@ -45,7 +32,7 @@ class DeviceRow(Compact):
     addresses: list[str]
     os: str | None = None
     owner: str | None = Field(default=None, description="login; a tagged device has tags instead")
-    tags: list[str] = []
+    tags: list[str] = Field(default=[])
     online: bool
     last_seen: datetime | None = Field(default=None, description="absent while it is online")
     path: str | None = Field(default=None, description="direct, DERP or peer relay; absent without recent traffic")
@@ -79,7 +66,7 @@ class Identity(Noticed):
     addresses: list[str]
     os: str | None = None
     owner: Owner | None = Field(default=None, description="absent for a tagged device")
-    tags: list[str] = []
+    tags: list[str] = Field(default=[])
     capabilities: dict[str, Any] | None = Field(
         default=None, description="app capabilities that the policy grants it on this node: name -> values"
     )
