@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from cctailscale.errors import TeamRefused, plain
+from cctailscale.errors import BadDocument, TeamRefused, plain
 from cctailscale.teams.commands import TaskCommand
 from cctailscale.teams.model import EXCERPT_CHARS, Task
 from cctailscale.teams.wire import Answer, EventPage, TaskPage, TaskQuery, TeamView
 
 
-def task_of(answer: Answer) -> Task | None:
-    """The task that a command was about. Raises TeamRefused if the rules said no."""
+def task_of(answer: Answer) -> Task:
+    """The task that a command was about. Raises TeamRefused: the rules said no; BadDocument: it says neither."""
     no = answer.refused
     if no is not None:
         raise TeamRefused(no.code, no.message, _shown(no.task) if no.task else None)
+    if answer.task is None:
+        raise BadDocument("answer", "has neither a task nor a refusal")
     return answer.task
 
 
@@ -38,7 +40,7 @@ class TeamGateway(Protocol):
         """A page of the list."""
         ...
 
-    async def command(self, id: str, command: TaskCommand) -> Task | None:  # noqa: A002 - the field's name
+    async def command(self, id: str, command: TaskCommand) -> Task:  # noqa: A002 - the field's name
         """Has a command carried out, at most once for each `id`, and gives the task that it is about.
 
         Raises TeamRefused: the rules say no, and nothing was changed.

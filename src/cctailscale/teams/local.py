@@ -29,7 +29,7 @@ class LocalGateway:
     async def tasks(self, query: TaskQuery) -> TaskPage:
         return self._lead.tasks(query, self._me)
 
-    async def command(self, id: str, command: TaskCommand) -> Task | None:  # noqa: A002 - the field's name
+    async def command(self, id: str, command: TaskCommand) -> Task:  # noqa: A002 - the field's name
         return task_of(await self._lead.command(self._me, id, command))
 
     async def events(self, after: int, seconds: float) -> EventPage:

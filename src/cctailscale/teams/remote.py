@@ -120,7 +120,7 @@ class RemoteGateway:
             return self.replica.page(query)
         return TaskPage.from_json(answer).model_copy(update={"as_of": None})
 
-    async def command(self, id: str, command: TaskCommand) -> Task | None:  # noqa: A002 - the field's name
+    async def command(self, id: str, command: TaskCommand) -> Task:  # noqa: A002 - the field's name
         """As TeamGateway. A `Complete` is kept while the lead is offline, and the error says so."""
         request = CommandRequest(team=self._file.now.team, id=id, command=command)
         try:
@@ -132,7 +132,7 @@ class RemoteGateway:
                 raise LeadOffline(error.lead, error.since, kept=True) from error
             raise
         task = task_of(answer)
-        if task is not None and self.replica is not None:
+        if self.replica is not None:
             self.replica.put(task, deleted=isinstance(command, Delete))
         return task
 
