@@ -170,7 +170,7 @@ async def _serve(loaded: Loaded, redactor: Redactor, wake: socket.socket) -> Non
         Forwards.opened(node, audit) as forwards,
         InboundForwards.opened(node, forwards, audit) as inbound,
         Agent.opened(node, audit) as agent,
-        _teamwork(node, agent),
+        _teamwork(node, agent) as teamwork,
         anyio.create_task_group() as tasks,
     ):
 
@@ -187,9 +187,9 @@ async def _serve(loaded: Loaded, redactor: Redactor, wake: socket.socket) -> Non
         def tools() -> list[Tool]:
             from cctailscale.tools.catalog import tools_of
 
-            return tools_of(node, forwards, inbound, agent, redactor)
+            return tools_of(node, forwards, inbound, agent, teamwork, redactor)
 
-        server = Server(tools, redactor, initialized, node.notice, audit)
+        server = Server(tools, redactor, initialized, node.notice, audit, teams=loaded.settings.enable_teams)
         tasks.start_soon(_watch_parent, stop)
         hints = None if loaded.settings.channels == "off" else agent.hints()
         tasks.start_soon(_talk, server, stop, hints)

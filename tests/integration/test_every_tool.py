@@ -28,6 +28,8 @@ HOSTS: dict[str, tuple[str, dict[str, Any]]] = {
     "port_forward": ("host", {"action": "create", "port": 80}),
     "whois": ("address", {}),
 }
+# And those that take one which is to be an agent's.
+ALL_HOSTS = HOSTS | {"team_join": ("lead_hostname", {})}
 # What each tool knows while control is away; the others know the peer.
 KNOWN = {
     "agents": '"this_agent": true',
@@ -36,11 +38,13 @@ KNOWN = {
     "port_forward": '"id": "f1"',
 }
 OTHERS = ("agents", "check_messages", "devices", "netcheck", "send_message", "status")
+TEAMS = ("team_create", "team_info", "team_leave", "task_create", "task_list", "task_update")
 
 
 @pytest.fixture(scope="module")
 async def agent(tailnet: Localnet, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Agent]:
-    async with Agent.started(environ_for(tailnet, tmp_path_factory.mktemp("agent"))) as agent:
+    environ = environ_for(tailnet, tmp_path_factory.mktemp("agent"))
+    async with Agent.started(environ | {"TS_ENABLE_TEAMS": "1"}) as agent:
         yield agent
 
 
@@ -51,14 +55,14 @@ async def tools(agent: Agent) -> dict[str, Json]:
 
 def arguments(tool: str, host: str) -> dict[str, Any]:
     """A call of `tool` about `host`."""
-    parameter, more = HOSTS[tool]
+    parameter, more = ALL_HOSTS[tool]
     if tool == "fetch":
         host = f"http://[{host}]/" if host.count(":") > 1 and not host.startswith("[") else f"http://{host}/"
     return {parameter: host} | more
 
 
 async def test_each_tool_is_looked_at_here(tools: dict[str, Json]) -> None:
-    assert set(tools) == {*HOSTS, *OTHERS}
+    assert set(tools) == {*ALL_HOSTS, *OTHERS, *TEAMS}
 
 
 # ---- hosts -----------------------------------------------------------------------------------------------------------
@@ -92,7 +96,7 @@ async def test_a_host_is_understood_in_each_form_that_a_person_writes(
         "100.64.0.0/10", "fd7a:115c:a1e0::/48", "fd7a::g",
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("tool", HOSTS)
+@pytest.mark.parametrize("tool", ALL_HOSTS)
 async def test_what_is_no_host_is_refused_with_the_forms_that_are_taken(agent: Agent, tool: str, host: str) -> None:
     text = await agent.fail(f"tailscale_{tool}", **arguments(tool, host))
     url = "Give an http or https URL with a host on the tailnet, such as http://web:8080/health."
@@ -105,7 +109,7 @@ async def test_a_host_with_a_port_is_no_host_where_none_belongs_to_it(agent: Age
     assert FORMS in await agent.fail(f"tailscale_{tool}", **arguments(tool, "web:80"))
 
 
-@pytest.mark.parametrize("tool", HOSTS)
+@pytest.mark.parametrize("tool", ALL_HOSTS)
 async def test_an_address_of_a_link_is_none_on_the_tailnet(agent: Agent, tool: str) -> None:
     text = await agent.fail(f"tailscale_{tool}", **arguments(tool, "fe80::1%eth0"))
     assert FORMS in text or (tool == "fetch" and "[fe80::1%eth0]:80 is not on the tailnet" in text)
@@ -187,9 +191,12 @@ async def test_durations_end_in_ms_sizes_in_bytes_and_times_are_of_rfc_3339(tool
                 times.add(field)
             elif is_a("number", schema) or is_a("integer", schema):
                 counts.add(field)
-    assert times == {"created", "delivered", "key_expiry", "last_seen", "not_after", "not_before", "since"}
+    assert times == {
+        "as_of", "at", "claimed", "completed", "created", "delivered", "joined", "key_expiry", "last_seen", "not_after",
+        "not_before", "since"
+    }  # fmt: skip
     assert {field for field in counts if field.endswith("_ms")} == {
-        "age_ms", "avg_ms", "connect_ms", "latency_ms", "max_ms", "min_ms", "ttl_ms", "uptime_ms"
+        "age_ms", "avg_ms", "connect_ms", "latency_ms", "lease_ms", "max_ms", "min_ms", "ttl_ms", "uptime_ms"
     }  # fmt: skip
     assert {field for field in counts if field.endswith("_bytes")} == {"received_bytes", "sent_bytes"}
 

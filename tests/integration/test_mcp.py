@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from cctailscale.server import TEAM_INSTRUCTIONS
 from cctailscale.stdio import MAX_LINE_BYTES
 from tests.agent import PROTOCOL, Agent, RpcError
 from tests.conftest import environ_for
@@ -36,7 +37,8 @@ async def peer(tailnet: Localnet, tmp_path_factory: pytest.TempPathFactory) -> A
 
 @pytest.fixture(scope="module")
 async def agent(tailnet: Localnet, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Agent]:
-    async with Agent.started(environ_for(tailnet, tmp_path_factory.mktemp("agent"))) as agent:
+    environ = environ_for(tailnet, tmp_path_factory.mktemp("agent"))
+    async with Agent.started(environ | {"TS_ENABLE_TEAMS": "1"}) as agent:
         yield agent
         assert await agent.stop() == 0
         assert_nothing_but_json_rpc(agent)
@@ -75,7 +77,8 @@ async def assert_it_lives(agent: Agent) -> None:
 
 async def test_the_instructions_are_short_and_say_what_matters(agent: Agent) -> None:
     instructions = agent.initialized["instructions"]
-    assert len(instructions) < 1500
+    assert len(instructions) < 2000
+    assert len(instructions.removesuffix(TEAM_INSTRUCTIONS)) < 1500
     for word in ("tailnet", "tailscale_status", "tailscale_fetch", "login", "never follow instructions"):
         assert word in instructions
     for word in ("tailscale_check_messages reads", "tailscale_send_message writes", "not from your user"):
@@ -141,6 +144,8 @@ def could_fit(schema: dict[str, Any], value: Any) -> bool:
     """Whether a lenient reader could take `value` for what `schema` asks for: a string of digits for a number, say."""
     if "anyOf" in schema:
         return any(could_fit(one, value) for one in schema["anyOf"])
+    if "$ref" in schema:
+        return schema["$ref"] == "#/$defs/JsonValue"  # which is whatever JSON can say
     if "const" in schema:
         return bool(value == schema["const"])
     if "enum" in schema:
@@ -155,6 +160,8 @@ def could_fit(schema: dict[str, Any], value: Any) -> bool:
                 schema.get("minimum", schema.get("exclusiveMinimum", -math.inf)),
                 schema.get("maximum", math.inf),
             )
+            if isinstance(value, str) and re.fullmatch(r"-?\d+", value):
+                value = int(value)
             return isinstance(value, bool) or (isinstance(value, int | float) and low <= value <= high)
         case "boolean":
             return isinstance(value, bool | str) or value in (0, 1)

@@ -37,8 +37,8 @@ def anchor(heading: str) -> str:
 
 
 def test_the_readme_names_every_tool_with_its_parameters() -> None:
-    nothing: Any = None
-    tools = tools_of(nothing, nothing, nothing, nothing, nothing)
+    anything: Any = object()
+    tools = tools_of(anything, anything, anything, anything, anything, anything)
     assert set(first_cells(section("README.md", "Tools"))) == {
         f"`{tool.name}({', '.join(tool.parameters['properties'])})`" for tool in tools
     }

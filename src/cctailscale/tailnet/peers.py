@@ -58,10 +58,9 @@ def page(status: Status, words: str, online_only: bool, limit: int, cursor: str 
     )
 
 
-def fitting(items: Iterable[T], size: Callable[[T], int]) -> list[T]:
-    """The first of `items`, and those after it for which a result has room; `size` is in characters."""
+def fitting(items: Iterable[T], size: Callable[[T], int], room: int = MAX_LIST_CHARS) -> list[T]:
+    """The first of `items`, and those after it for which a result has room; `size` and `room` are in characters."""
     fit: list[T] = []
-    room = MAX_LIST_CHARS
     for item in items:
         room -= size(item)
         if fit and room < 0:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable
 from types import UnionType
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 from mcp.server.mcpserver.tools import Tool
 from mcp.server.mcpserver.utilities.func_metadata import FuncMetadata
@@ -20,14 +20,26 @@ from cctailscale.tools import checks, diagnostics, forwards, messaging, networki
 if TYPE_CHECKING:
     from cctailscale.agents.agent import Agent
     from cctailscale.agents.inbound import InboundForwards
+    from cctailscale.agents.teamwork import Teamwork
     from cctailscale.redact import Redactor
     from cctailscale.tailnet.forward import Forwards
     from cctailscale.tailnet.node import Node
 
 
-def tools_of(node: Node, outbound: Forwards, inbound: InboundForwards, agent: Agent, redactor: Redactor) -> list[Tool]:
-    """Every tool, with annotations that are true and a schema that takes no unknown parameter."""
-    return [*tailnet_tools(node, outbound, inbound, redactor), *agent_tools(node, agent)]
+def tools_of(
+    node: Node,
+    outbound: Forwards,
+    inbound: InboundForwards,
+    agent: Agent,
+    teamwork: Teamwork | None,
+    redactor: Redactor,
+) -> list[Tool]:
+    """Every tool, with annotations that are true and a schema that takes no unknown parameter.
+
+    Those for teams only with `teamwork`.
+    """
+    tools = [*tailnet_tools(node, outbound, inbound, redactor), *agent_tools(node, agent)]
+    return tools if teamwork is None else [*tools, *team_tools(teamwork)]
 
 
 def tailnet_tools(node: Node, outbound: Forwards, inbound: InboundForwards, redactor: Redactor) -> list[Tool]:
@@ -64,6 +76,23 @@ def agent_tools(node: Node, agent: Agent) -> list[Tool]:
             destructive=False,
             meta=messaging.META,
         ),
+    ]
+
+
+def team_tools(teamwork: Teamwork) -> list[Tool]:
+    """Those for work that several agents share."""
+    from cctailscale.tools.tasks import Tasks
+    from cctailscale.tools.teams import Teams
+
+    teams, tasks = Teams(teamwork), Tasks(teamwork)
+    return [
+        _tool(teams.tailscale_team_create, "Create a team", read_only=False, destructive=False),
+        _tool(teams.tailscale_team_join, "Join a team", read_only=False, destructive=False),
+        _tool(teams.tailscale_team_info, "The team", read_only=True),
+        _tool(teams.tailscale_team_leave, "Leave the team", read_only=False),
+        _tool(tasks.tailscale_task_create, "Add a task", read_only=False, destructive=False),
+        _tool(tasks.tailscale_task_list, "Tasks of the team", read_only=True),
+        _tool(tasks.tailscale_task_update, "Claim, complete or change a task", read_only=False),
     ]
 
 
@@ -114,4 +143,8 @@ class _Arguments(FuncMetadata):
 
 
 def _takes_text(annotation: Any) -> bool:  # noqa: ANN401 - any annotation
-    return annotation is str or (isinstance(annotation, UnionType) and str in get_args(annotation))
+    if get_origin(annotation) is Annotated:
+        return _takes_text(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return any(map(_takes_text, get_args(annotation)))
+    return annotation is str

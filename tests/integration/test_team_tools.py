@@ -1,0 +1,125 @@
+"""The tools for teams, as two Claude Code sessions use them: real processes on the local tailnet."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cctailscale.server import TEAM_INSTRUCTIONS
+from tests.agent import Agent, Json
+from tests.conftest import environ_for
+from tests.localnet import Localnet
+from tests.talking import joined, settings
+
+TOOLS = {
+    "tailscale_team_create", "tailscale_team_join", "tailscale_team_info", "tailscale_team_leave",
+    "tailscale_task_create", "tailscale_task_list", "tailscale_task_update",
+}  # fmt: skip
+
+
+async def did(agent: Agent, tool: str, **arguments: Any) -> Json:
+    """What a tool for teams answers."""
+    answer = (await agent.succeed(f"tailscale_{tool}", **arguments)).structured
+    assert answer is not None
+    return answer
+
+
+@asynccontextmanager
+async def ann_and_ben(tailnet: Localnet, folder: Path) -> AsyncIterator[tuple[Agent, str, Agent, str]]:
+    """Two agents of alice@example.com with their names; ann is to lead."""
+    teams = {"TS_ENABLE_TEAMS": "1"}
+    async with (
+        joined(settings(tailnet, folder, "ann", **teams)) as (ann, her),
+        joined(settings(tailnet, folder, "ben", **teams)) as (ben, his),
+    ):
+        yield ann, her, ben, his
+
+
+async def test_the_readme_s_example(tailnet: Localnet, tmp_path: Path) -> None:
+    async with ann_and_ben(tailnet, tmp_path) as (ann, her, ben, his):
+        made = await did(ann, "team_create", name="release")
+        assert (made["team"], made["your_role"], made["lead"], made["lease_ms"]) == ("release", "lead", her, 90_000)
+        first = await did(ann, "task_create", subject="Fix the login test", description="See tests/login.py.")
+        second = await did(ann, "task_create", subject="Publish", blocked_by=[first["id"]])
+        assert (first["id"], second["id"], second["blocked_by"]) == ("task-1", "task-2", ["task-1"])
+
+        seen = await did(ben, "team_join", lead_hostname=her.partition(".")[0])
+        assert [(one["name"], one["owner"], one["role"]) for one in seen["members"]] == [
+            (her, "alice@example.com", "lead"),
+            (his, "alice@example.com", "member"),
+        ]
+        listed = await did(ben, "task_list")
+        assert [(row["id"], row.get("waits_for")) for row in listed["tasks"]] == [
+            ("task-1", None),
+            ("task-2", ["task-1"]),
+        ]
+
+        claimed = await did(ben, "task_update", action="claim")
+        assert (claimed["id"], claimed["owner"], claimed["yours"]) == ("task-1", his, True)
+        assert claimed["description"] == "See tests/login.py."
+        text = await ann.fail("tailscale_task_update", action="claim", id="task-1")
+        assert his in text
+        assert "Nothing was changed." in text
+        text = await ann.fail("tailscale_task_update", action="claim", id="task-2")
+        assert "task-1" in text
+
+        done = await did(ben, "task_update", action="complete", id="task-1", result="It waited for the wrong page.")
+        assert (done["status"], done["completed_by"]) == ("completed", his)
+        read = await did(ann, "task_update", action="update", id="task-1")
+        assert read["result"] == "It waited for the wrong page."
+        assert [(entry["what"], entry["by"]) for entry in read["history"]] == [
+            ("created", her), ("claimed", his), ("completed", his)
+        ]  # fmt: skip
+        assert (await did(ann, "task_list", unblocked_only=True))["tasks"][0]["id"] == "task-2"
+
+        info = await did(ben, "team_info")
+        assert info["your_role"] == "member"
+        assert info["tasks"] == {"pending": 1, "unblocked": 1, "in_progress": 0, "completed": 1}
+
+        assert "can be claimed by others" in (await did(ben, "team_leave"))["note"]
+        assert "This session is in no team." in await ben.fail("tailscale_task_list")
+
+        text = await ann.fail("tailscale_team_leave")
+        assert 'leads the team "release"' in text
+        assert "1 of its tasks are not completed" in text
+        assert "disband=True" in text
+        assert (await did(ann, "team_info"))["members_total"] == 1
+        assert "disbanded" in (await did(ann, "team_leave", disband=True))["note"]
+        assert "This session is in no team." in await ann.fail("tailscale_team_info")
+
+
+async def test_a_member_that_is_removed_hears_it_and_cannot_come_back(tailnet: Localnet, tmp_path: Path) -> None:
+    async with ann_and_ben(tailnet, tmp_path) as (ann, her, ben, his):
+        await did(ann, "team_create", name="release")
+        await did(ben, "team_join", lead_hostname=her)
+        assert "Only the lead" in await ben.fail("tailscale_team_leave", member=her)
+        assert his in (await did(ann, "team_leave", member=his))["note"]
+        assert "removed" in await ben.fail("tailscale_task_list")
+        assert "removed" in await ben.fail("tailscale_team_join", lead_hostname=her)
+
+
+async def test_the_tools_are_there_for_those_who_want_teams_alone(tailnet: Localnet, tmp_path: Path) -> None:
+    for teams in ({}, {"TS_ENABLE_TEAMS": "0"}):
+        async with Agent.started(environ_for(tailnet, tmp_path) | teams) as agent:
+            assert not TOOLS & {tool["name"] for tool in (await agent.request("tools/list"))["tools"]}
+            assert "team" not in agent.initialized["instructions"]
+            assert await agent.fail("tailscale_team_info") == "Unknown tool: tailscale_team_info"
+    async with Agent.started(environ_for(tailnet, tmp_path) | {"TS_ENABLE_TEAMS": "1"}) as agent:
+        tools = {tool["name"]: tool for tool in (await agent.request("tools/list"))["tools"]}
+        assert set(tools) >= TOOLS
+        assert agent.initialized["instructions"].endswith(TEAM_INSTRUCTIONS)
+        assert len(agent.initialized["instructions"]) < 2_000
+
+
+@pytest.mark.parametrize("tool", sorted(TOOLS - {"tailscale_team_create", "tailscale_team_join"}))
+async def test_without_a_team_each_tool_says_how_to_get_one(tailnet: Localnet, tmp_path: Path, tool: str) -> None:
+    needed: dict[str, Any] = {"task_create": {"subject": "x"}, "task_update": {"action": "claim"}}
+    async with Agent.started(environ_for(tailnet, tmp_path) | {"TS_ENABLE_TEAMS": "1"}) as agent:
+        text = await agent.fail(tool, **needed.get(tool.removeprefix("tailscale_"), {}))
+        assert text.startswith("This session is in no team.")
+        assert "tailscale_team_create" in text
+        assert "tailscale_team_join" in text
