@@ -67,6 +67,14 @@ async def filled(pipe: int) -> None:
 
 async def on_a_terminal(environ: dict[str, str], *words: str) -> Ran:
     """Runs a command to its end on a terminal of 80 columns."""
+    async with terminal(environ, *words) as (process, ours):
+        out = await asyncio.wait_for(asyncio.to_thread(remaining, ours), SECONDS)
+        return Ran(await asyncio.wait_for(process.wait(), SECONDS), out)
+
+
+@contextlib.asynccontextmanager
+async def terminal(environ: dict[str, str], *words: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
+    """A command on a terminal of 80 columns, and the terminal's other end; killed if it runs at the block's end."""
     ours, theirs = pty.openpty()
     try:
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
@@ -76,24 +84,34 @@ async def on_a_terminal(environ: dict[str, str], *words: str) -> Ran:
     finally:
         os.close(theirs)
     try:
-        out = await asyncio.wait_for(asyncio.to_thread(_read, ours), SECONDS)
-        return Ran(await asyncio.wait_for(process.wait(), SECONDS), out.decode())
+        yield process, ours
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
+        await process.wait()
         os.close(ours)
+
+
+async def read_until(ours: int, wanted: str) -> str:
+    """What a command writes to its terminal, as far as the first part that ends with `wanted` in it."""
+    out = b""
+    async with asyncio.timeout(SECONDS):
+        while wanted not in out.decode(errors="replace"):
+            out += await asyncio.to_thread(os.read, ours, 65536)
+    return out.decode(errors="replace")
 
 
 def base() -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "TS_DISABLE_PORTMAPPER": "1", "TERM": "xterm-256color", "LANG": "C.UTF-8"}
 
 
-def _read(fd: int) -> bytes:
+def remaining(fd: int) -> str:
+    """What a command on a terminal writes from now on. Blocks."""
     parts = []
     with contextlib.suppress(OSError):  # EIO: nobody has the other end any more
         while part := os.read(fd, 65536):
             parts.append(part)
-    return b"".join(parts)
+    return b"".join(parts).decode()
 
 
 def plain_screen(out: str) -> list[str]:

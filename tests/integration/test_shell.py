@@ -558,7 +558,7 @@ async def test_off_a_terminal_there_are_no_escapes_even_where_colour_is_forced(e
 async def test_help_names_every_command_and_joins_nothing(environ: dict[str, str]) -> None:
     result = await ran(environ, "--help")
     assert result.code == 0
-    for words in (*COMMANDS, ("doctor",), ("cert",), ("forward",), ("serve",)):
+    for words in (*COMMANDS, ("doctor",), ("cert",), ("forward",), ("team",), ("serve",)):
         assert f"\n    {words[0]} " in result.out
     assert session_folders(environ) == []
 

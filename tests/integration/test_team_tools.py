@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,16 +13,19 @@ from typing import Any
 
 import pytest
 
+from cctailscale.commands.team import LOOK_SECONDS
 from cctailscale.server import TEAM_INSTRUCTIONS
 from tests.agent import Agent, Json
 from tests.conftest import environ_for
 from tests.localnet import Localnet
+from tests.shell import COLUMNS, plain_screen, ran, read_until, remaining, terminal
 from tests.talking import joined, settings
 
 TOOLS = {
     "tailscale_team_create", "tailscale_team_join", "tailscale_team_info", "tailscale_team_leave",
     "tailscale_task_create", "tailscale_task_list", "tailscale_task_update",
 }  # fmt: skip
+CTRL_S = b"\x13"
 
 
 async def did(agent: Agent, tool: str, **arguments: Any) -> Json:
@@ -100,6 +107,67 @@ async def test_a_member_that_is_removed_hears_it_and_cannot_come_back(tailnet: L
         assert his in (await did(ann, "team_leave", member=his))["note"]
         assert "removed" in await ben.fail("tailscale_task_list")
         assert "removed" in await ben.fail("tailscale_team_join", lead_hostname=her)
+
+
+async def test_the_shell_shows_the_lead_s_team_and_the_member_s(tailnet: Localnet, tmp_path: Path) -> None:
+    async with ann_and_ben(tailnet, tmp_path) as (ann, her, ben, his):
+        await did(ann, "team_create", name="release")
+        await did(ann, "task_create", subject="Fix the login test")
+        await did(ben, "team_join", lead_hostname=her)
+        await did(ben, "task_update", action="claim")
+        shown = await ran(settings(tailnet, tmp_path, "ann"), "team")
+        assert shown.code == 0, shown.err
+        assert shown.out.splitlines()[:3] == [
+            "release",
+            f"led by {her}, on this machine",
+            "1 in progress, 0 to claim, 0 waiting, 0 completed",
+        ]
+        assert "Fix the login test" in shown.out
+        async with asyncio.timeout(20):  # a member's file is written now and then
+            while True:
+                seen = await ran(settings(tailnet, tmp_path, "ben"), "team", "--json")
+                tasks = json.loads(seen.out)["tasks"] if seen.code == 0 else []
+                if tasks and tasks[0]["status"] == "in_progress":
+                    break
+        assert (tasks[0]["owner"], tasks[0]["yours"]) == (his, True)
+        assert "as_of" in json.loads(seen.out)["team"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+async def test_on_a_terminal_the_team_is_shown_as_it_changes_until_it_is_stopped(
+    tailnet: Localnet, tmp_path: Path, how: signal.Signals
+) -> None:
+    environ = settings(tailnet, tmp_path, "ann", TS_ENABLE_TEAMS="1")
+    async with joined(environ) as (ann, _):
+        await did(ann, "team_create", name="release")
+        await did(ann, "task_create", subject="Fix the login test")
+        async with terminal(environ, "team") as (process, ours):
+            first = await read_until(ours, "Fix the login test")
+            assert max(map(len, plain_screen(first))) <= COLUMNS
+            await did(ann, "task_create", subject="Publish")
+            second = await read_until(ours, "Publish")
+            process.send_signal(how)
+            last = await asyncio.to_thread(remaining, ours)
+            assert await asyncio.wait_for(process.wait(), 20) == 128 + how
+        shown = first + second + last
+        assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 1  # the cursor is back
+        lines = plain_screen(shown)
+        assert lines.count("release") == 1  # in the place of what was shown before
+        assert "2 to claim" in "".join(lines)
+
+
+async def test_a_terminal_that_takes_nothing_does_not_keep_the_command_from_ending(
+    tailnet: Localnet, tmp_path: Path
+) -> None:
+    environ = settings(tailnet, tmp_path, "ann", TS_ENABLE_TEAMS="1")
+    async with joined(environ) as (ann, _):
+        await did(ann, "team_create", name="release")
+        async with terminal(environ, "team") as (process, ours):
+            await read_until(ours, "release")
+            os.write(ours, CTRL_S)
+            await asyncio.sleep(2 * LOOK_SECONDS)  # no event tells that it has something to show, and cannot
+            process.send_signal(signal.SIGTERM)
+            assert await asyncio.wait_for(process.wait(), 20) == 128 + signal.SIGTERM
 
 
 async def test_the_tools_are_there_for_those_who_want_teams_alone(tailnet: Localnet, tmp_path: Path) -> None:

@@ -332,6 +332,8 @@ ERRORS: list[Callable[[str], errors.CcTailscaleError]] = [
     lambda text: errors.LeadOffline(text, datetime.now(UTC), unsure=True),
     lambda text: errors.FalseLead(text, text),
     lambda _: errors.NoTeam(),
+    lambda text: errors.NoTeamToShow(Path(text.replace("\0", "")), text, [text]),
+    lambda text: errors.NoTeamToShow(Path(text.replace("\0", ""))),
     lambda text: errors.InTeam(text, "member"),
     lambda text: errors.NoSuchTeam(text, text),
     errors.NoTeamThere,

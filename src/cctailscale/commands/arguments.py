@@ -30,7 +30,7 @@ _NAMED = re.compile("|".join(_COMMANDS))
 METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD")
 DESCRIPTION = "Puts Claude Code on your tailnet. Without a command it is the MCP server, on stdin and stdout."
 EPILOG = """\
-Each command but login joins the tailnet as a device of its own, which is gone when the command ends. Settings are
+Each command but login and team joins the tailnet as a device of its own, which is gone when it ends. Settings are
 environment variables, TS_AUTHKEY_FILE first of all; without a key a link to log in is shown. The result goes to stdout,
 progress and errors to stderr. Exit code: 0; 1 if it failed or the answer is no; 2 for a wrong command line."""
 
@@ -70,6 +70,8 @@ def parsed(words: Sequence[str]) -> argparse.Namespace:
     _host(forward)
     forward.add_argument("port", type=int)
     forward.add_argument("--local-port", type=int, metavar="N", help="on 127.0.0.1; default: a free one")
+    team = command("team", "a team of the sessions on this machine, live: members, who works on what, all tasks")
+    team.add_argument("name", nargs="?", default=None, help="default: the one in which something happened last")
     return parser.parse_args(words)
 
 

@@ -78,7 +78,7 @@ def said(value: Any) -> str:  # noqa: ANN401 - a field's value
 
 @rendered.register
 def _(result: Devices, screen: Screen) -> Iterable[RenderableType]:
-    names = _short_names([row.name for row in result.devices])
+    names = short_names([row.name for row in result.devices])
     rows = [
         (name, (row.addresses or [""])[0], row.os or "", row.owner or ", ".join(row.tags), _standing(row))
         for name, row in zip(names, result.devices, strict=True)
@@ -86,7 +86,7 @@ def _(result: Devices, screen: Screen) -> Iterable[RenderableType]:
     return [table(("name", "address", "os", "owner or tags", "state"), rows, screen)]
 
 
-def _short_names(names: list[str]) -> list[str]:
+def short_names(names: list[str]) -> list[str]:
     """Without the tailnet's domain, if all are in the same one."""
     domains = {name.partition(".")[2] for name in names}
     return [name.partition(".")[0] for name in names] if len(domains) == 1 else names

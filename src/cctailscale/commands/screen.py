@@ -12,12 +12,14 @@ import json
 import logging
 import sys
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any, TextIO
 
+import anyio
 import anyio.to_thread
 from rich.console import Console, RenderableType
+from rich.live import Live
 from rich.text import Text
 
 from cctailscale.commands.arguments import in_shell_words
@@ -26,6 +28,8 @@ from cctailscale.redact import Redactor
 
 # Off a terminal nothing is wrapped.
 ENDLESS_COLUMNS = 100_000
+# For the cursor to come back at the end, on a terminal that may take nothing any more.
+LAST_SECONDS = 0.3
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -58,6 +62,11 @@ class Screen:
         """Whether a person reads the result as it is."""
         return self._out.is_terminal
 
+    @property
+    def lines(self) -> int:
+        """How many the terminal has, now."""
+        return self._out.height
+
     def text(self, text: str, style: str = "") -> Text:
         """A text to be shown, whoever chose it."""
         return Text(visible(self._redactor(text)), style)
@@ -78,6 +87,17 @@ class Screen:
         """The result as JSON: ASCII alone, so that a terminal has nothing to obey in it."""
         document = json.dumps(self._redactor.value(value), indent=2).replace("\x7f", "\\u007f")
         print(document, file=self._out.file, flush=True)
+
+    @contextlib.asynccontextmanager
+    async def live(self) -> AsyncIterator[Callable[[RenderableType], Awaitable[None]]]:
+        """On a terminal: what is shown takes the place of what was shown before. The last stays."""
+        live = Live(console=self._out, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
+        await apart(live.start)
+        try:
+            yield partial(apart, partial(live.update, refresh=True))
+        finally:
+            with anyio.move_on_after(LAST_SECONDS, shield=True):
+                await apart(live.stop)
 
     def note(self, text: str, style: str = "") -> None:
         """A line for the person, to stderr. Where that is gone it is lost: no command must fail by it."""

@@ -20,6 +20,7 @@ from cctailscale.commands.fetch import fetched
 from cctailscale.commands.login import STORED, logged_in
 from cctailscale.commands.render import exit_code, rendered
 from cctailscale.commands.screen import Screen, apart
+from cctailscale.commands.team import watched
 from cctailscale.config import Loaded, child_environment, load_settings
 from cctailscale.errors import CcTailscaleError
 from cctailscale.redact import Redactor
@@ -131,4 +132,5 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, Screen, Tools], Awaitable[int
     "fetch": fetched,
     "forward": _forward,
     "login": logged_in,
+    "team": watched,
 }

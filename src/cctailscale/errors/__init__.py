@@ -57,6 +57,7 @@
     │   ├── LeadOffline           its lead does not answer
     │   ├── FalseLead             who says to lead it does not have its key
     │   ├── NoTeam, InTeam        this session is in none, or in one already
+    │   ├── NoTeamToShow          no session on this machine is in one
     │   ├── NoSuchTeam            there is none to go on with
     │   ├── NoTeamThere           the agent that is to be joined leads none
     │   ├── DisbandFirst          a lead cannot just leave
@@ -144,6 +145,7 @@ from cctailscale.errors.teams import (
     NoSuchTeam,
     NoTeam,
     NoTeamThere,
+    NoTeamToShow,
     TeamEnded,
     TeamError,
     TeamRefused,
@@ -193,6 +195,7 @@ __all__ = [
     "NoSuchTeam",
     "NoTeam",
     "NoTeamThere",
+    "NoTeamToShow",
     "NobodyReceived",
     "NodeClosed",
     "NodeError",

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -99,6 +100,20 @@ class NoTeam(TeamError):
             "This session is in no team.",
             "There are no tasks to work on.",
             "Create one with tailscale_team_create, or join one with tailscale_team_join.",
+        )
+
+
+class NoTeamToShow(TeamError):
+    """No session whose files are below `root` is in a team, or in one called `name`; `known` are those there are."""
+
+    def __init__(self, root: Path, name: str | None = None, known: Sequence[str] = ()) -> None:
+        called = "" if name is None else f' called "{plain(name)}"'
+        there = f"There is {plain(', '.join(known))}" if known else "There is none"
+        super().__init__(
+            f"No session on this machine is in a team{called}.",
+            f"{there} below {plain(str(root))}.",
+            "Ask Claude to create or join one, in a session with TS_ENABLE_TEAMS=1. TS_STATE_DIR and TS_CONTROL_URL "
+            "have to be here what they are there.",
         )
 
 
