@@ -25,11 +25,11 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from cctailscale.authkey import Key, checked_key, read_key_file, unquoted
+from cctailscale.environment import BOOLEANS, BRACED, DEFAULT_STATE_DIR, PLACEHOLDER, full_path, value_of
 from cctailscale.errors import SettingProblem, SettingsError
 from cctailscale.redact import Redactor
 
 DEFAULT_CONTROL_URL = "https://controlplane.tailscale.com"  # ipn.DefaultControlURL
-DEFAULT_STATE_DIR = "~/.cache/claude-code-tailscale"
 # As long as somebody logs in, at most.
 JOIN_TIMEOUT_SECONDS = (1.0, 3600.0)
 # Shorter, a moment's loss of packets would take a member's claims; longer, the others would wait for who has gone.
@@ -51,16 +51,12 @@ _SECRET_NAME = re.compile(
     r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|(?:API|AUTH|ACCESS|PRIVATE)_?KEY)$", re.IGNORECASE
 )
 
-# ${NAME}, ${NAME:-default} (one more inside it) or $NAME, and nothing else: what a client did not expand.
-_BRACED = r"\$\{(?:[^{}]|\$\{[^{}]*\})*\}"
-_PLACEHOLDER = re.compile(rf"(?:{_BRACED})+|\$[A-Za-z_][A-Za-z0-9_]*")
 # A login: "ada@example.com", "ada@github", and "ada@" for a Headscale's user without a domain.
 _LOGIN = re.compile(r"[^\s@,:\x00-\x1f\x7f]+@[^\s@,:\x00-\x1f\x7f]*")
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _DEVICE = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")  # a MagicDNS name, short or full
 _LOOPBACK = re.compile(r"localhost|::1|127\.\d+\.\d+\.\d+")
 _TAG = re.compile(r"tag:[A-Za-z][A-Za-z0-9-]*")  # tailcfg.CheckTag
-_BOOLEANS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
 # Each of these turns the text of one variable into a value. The ValueError's text follows on the variable's name.
@@ -68,9 +64,9 @@ _BOOLEANS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "fals
 
 def _flag(given: object) -> object:
     if isinstance(given, str):
-        if given.strip().lower() not in _BOOLEANS:
+        if given.strip().lower() not in BOOLEANS:
             raise ValueError("is neither true nor false.")
-        return _BOOLEANS[given.strip().lower()]
+        return BOOLEANS[given.strip().lower()]
     return given
 
 
@@ -112,9 +108,9 @@ def _channels(given: object) -> object:
     word = given.strip().lower() if isinstance(given, str) else given
     if word in ("off", "hint", "body"):
         return word
-    if word not in _BOOLEANS:
+    if word not in BOOLEANS:
         raise ValueError('is neither "1", "0" nor "body".')
-    return "hint" if _BOOLEANS[str(word)] else "off"
+    return "hint" if BOOLEANS[str(word)] else "off"
 
 
 def _seconds(given: object, bounds: tuple[float, float]) -> object:
@@ -366,7 +362,7 @@ def load_settings(environ: Mapping[str, str]) -> Loaded:
         known = {problem.variable for problem in problems}
         problems += [problem for problem in error.problems if problem.variable not in known]
     warnings += _warnings(settings, environ)
-    given = tuple(name for name in values if name.startswith("TS_") and _is_given(environ.get(name, "")))
+    given = tuple(name for name in values if name.startswith("TS_") and value_of(environ, name))
     found = {"given": given, "warnings": tuple(warnings), "withheld": tuple(map(SecretStr, withheld))}
     return Loaded(settings.model_copy(update=found), tuple(problems))
 
@@ -401,9 +397,9 @@ def _given(environ: Mapping[str, str], warnings: list[str], problems: list[Setti
         if variable in ("TS_AUTHKEY", "TS_CLIENT_SECRET") and (bare := unquoted(value)) != value:
             warnings.append(f"{variable} stood in quotation marks, which were taken off.")
             value = bare
-        if not value or _PLACEHOLDER.fullmatch(value):
+        if not value or PLACEHOLDER.fullmatch(value):
             continue
-        if variable.startswith("TS_") and re.search(_BRACED, value):
+        if variable.startswith("TS_") and re.search(BRACED, value):
             problems.append(_problem(variable, "holds a ${…} that nobody expanded."))
             continue
         values[variable] = value
@@ -425,20 +421,11 @@ def _given(environ: Mapping[str, str], warnings: list[str], problems: list[Setti
     return values
 
 
-def _is_given(value: str) -> bool:
-    return bool(value.strip()) and not _PLACEHOLDER.fullmatch(value.strip())
-
-
 def _full_path(path: str, environ: Mapping[str, str], *, relative: bool) -> str:
     if not relative and not path.startswith(("/", "~")):
         # A key that was pasted here by mistake is no full path either, and must not be shown as a file's name.
         raise ValueError("is not a full path (one that begins with / or ~). The key itself belongs elsewhere.")
-    if path == "~" or path.startswith("~/"):
-        path = environ.get("HOME", "").strip() + path[1:] if environ.get("HOME", "").strip() else path
-    try:
-        return str(Path(path).expanduser().absolute())
-    except (RuntimeError, OSError, ValueError):  # no home, ~nobody, a working folder that was deleted, a NUL
-        raise ValueError("cannot be made a full path. Give one that begins with a slash.") from None
+    return full_path(path, environ)
 
 
 def _problem(variable: str, text: str) -> SettingProblem:
@@ -450,12 +437,11 @@ def _problem(variable: str, text: str) -> SettingProblem:
 def _secret_values(environ: Mapping[str, str]) -> Iterable[str]:
     """The secrets in an environment, as given and as used. Those that were refused as well: they are secrets too."""
     for variable in SECRET_VARIABLES:
-        value = environ.get(variable, "").strip()
-        if value and not _PLACEHOLDER.fullmatch(value):
+        if value := value_of(environ, variable):
             yield from dict.fromkeys((value, unquoted(value), unquoted(value).partition("?")[0]))
     for variable in _KEY_FILES:  # a key that was pasted where its file belongs
-        value = environ.get(variable, "").strip()
-        if value and not value.startswith(("/", "~")) and not _PLACEHOLDER.fullmatch(value):
+        value = value_of(environ, variable)
+        if value and not value.startswith(("/", "~")):
             yield value
     for variable in _PROXY_VARIABLES:
         yield from _proxy_secrets(environ.get(variable, "").strip())

@@ -22,7 +22,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"tailnet", "teams"}),
     frozenset({"audit"}),
     frozenset({"config", "documents", "logs", "results", "savefile", "sqlitefile", "statedir"}),
-    frozenset({"auditfile", "authkey", "naming", "redact"}),
+    frozenset({"auditfile", "authkey", "environment", "naming", "redact"}),
     frozenset({"call", "errors"}),
 )
 MAY_KNOW_MCP = {"server", "tools", "app"}
