@@ -16,10 +16,18 @@ For what it does from a shell: cc-tailscale --help"""
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Runs what `argv` says, to the end of the process."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["inbox"] and "--hook" in words:
+        from cctailscale.commands.inbox import hook
+
+        hook(os.environ)  # in milliseconds: nothing else is loaded
     if words not in ([], ["serve"]):
         from cctailscale.commands.arguments import parsed
 
         arguments = parsed(words)  # before all that the command itself needs is loaded
+        if arguments.command == "inbox":  # no tailnet is joined for it
+            from cctailscale.commands.inbox import show
+
+            show(arguments, os.environ)
         from cctailscale.commands.shell import run as run_command
 
         run_command(arguments, os.environ)

@@ -404,16 +404,20 @@ def _parse_record(content: bytes) -> Record | None:
 
 
 def _write_record(dir_fd: int, record: Record) -> None:
-    """Writes ``session.json`` so that a reader sees the old one or the new one, never a part."""
-    content = json.dumps({"version": _VERSION, **asdict(record)}, indent=1).encode() + b"\n"
-    part = f".{_RECORD}.{secrets.token_hex(4)}"
+    """Writes ``session.json``. Raises OSError."""
+    replace_file(dir_fd, _RECORD, json.dumps({"version": _VERSION, **asdict(record)}, indent=1).encode() + b"\n")
+
+
+def replace_file(dir_fd: int, name: str, content: bytes) -> None:
+    """Writes a small file, mode 0600, so that a reader sees the old or the new one, never a part. Raises OSError."""
+    part = f".{name}.{secrets.token_hex(4)}"
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with _open_fd(part, flags, dir_fd=dir_fd) as fd:
             if os.write(fd, content) != len(content):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(fd)
-        os.replace(part, _RECORD, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+        os.replace(part, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(part, dir_fd=dir_fd)

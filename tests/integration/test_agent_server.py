@@ -231,13 +231,13 @@ async def test_a_receipt_tells_of_the_reading_and_only_its_sender_gets_it(stage:
 
 
 async def test_a_retry_after_an_answer_that_was_lost_is_stored_once(stage: Stage, agent: Answerer) -> None:
-    sent, arrived = message(), agent.inbox.arrived
+    sent, changed = message(), agent.inbox.changed
     friend = await stage.device("friend")
     async with line(friend, agent) as wire:
         wire.send(posted(agent, sent))
         await wire.writer.drain()
         with anyio.fail_after(5):
-            await arrived.wait()
+            await changed.wait()
         wire.reset()
     async with line(friend, agent) as wire:
         again = await wire.post(sent)

@@ -131,3 +131,13 @@ def test_nothing_heavy_is_loaded_by_the_time_the_server_is_ready() -> None:
     heavy |= {"rich", f"{PACKAGE}.commands"}  # for people alone
     heavy |= {f"{PACKAGE}.teams", f"{PACKAGE}.agents.teamwork"}  # for who wants teams
     assert not loaded & heavy
+
+
+def test_nothing_but_the_standard_library_and_little_of_our_own_is_loaded_for_the_hook() -> None:
+    program = "import cctailscale.cli, cctailscale.commands.inbox; print(*sorted(sys.modules))"
+    # -S: no other package can be found at all.
+    command = [sys.executable, "-S", "-c", f"import sys; sys.path.insert(0, {str(SOURCE)!r}); {program}"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    ours = {name.removeprefix(f"{PACKAGE}.") for name in run.stdout.split() if name.startswith(f"{PACKAGE}.")}
+    named = {"agents", "agents.unread", "cli", "commands", "commands.inbox", "environment", "naming", "statedir"}
+    assert {name for name in ours if part(f"{PACKAGE}.{name}") != "errors"} == named

@@ -394,19 +394,19 @@ async def test_a_wait_can_be_given_up(inbox: Inbox) -> None:
     assert await names(inbox) == ["m1"]
 
 
-async def test_whoever_looks_and_then_waits_for_arrived_misses_nothing(inbox: Inbox) -> None:
+async def test_whoever_looks_and_then_waits_for_a_change_misses_nothing(inbox: Inbox) -> None:
     seen: list[str] = []
 
     async def watch() -> None:
         last = 0
         while len(seen) < 50:
-            arrived = inbox.arrived
+            changed = inbox.changed
             fresh = await inbox.unread(7, after=last)
             seen.extend(received.id for received in fresh)
             if fresh:
                 last = fresh[-1].seq
             else:
-                await arrived.wait()
+                await changed.wait()
 
     with anyio.fail_after(20):
         async with anyio.create_task_group() as tasks:

@@ -119,9 +119,10 @@ class Agent:
     async def _hold(self, *, task_status: anyio.abc.TaskStatus[Desk]) -> None:
         # aiohttp's server comes with them: not before `initialize` is answered.
         from cctailscale.agents.inbox import Inbox
-        from cctailscale.agents.place import sweep
+        from cctailscale.agents.place import identity, sweep
         from cctailscale.agents.policy import Policy
         from cctailscale.agents.server import AgentServer
+        from cctailscale.agents.unread import keep
 
         settings = self._node.checked_settings()
         self._project = await anyio.to_thread.run_sync(naming.project_name, settings.project_dir)
@@ -132,6 +133,7 @@ class Agent:
             anyio.create_task_group() as listening,
         ):
             task_status.started(Desk(inbox, server, policy))
+            listening.start_soon(keep, inbox, identity(settings))
             listening.start_soon(sweep, settings)
             device = None
             while True:

@@ -33,7 +33,7 @@ async def hints(inbox: Inbox, *, with_body: bool) -> AsyncIterator[Hint]:
     """A hint for each unread message, as it arrives. Endless. Raises InboxUnusable."""
     seen = 0
     while True:
-        arrived = inbox.arrived
+        changed = inbox.changed
         messages = await inbox.unread(LIMITS.unread, after=seen)
         if len(messages) > MAX_AT_ONCE:
             yield Hint(f"{len(messages)} messages wait to be read with tailscale_check_messages.", {})
@@ -43,7 +43,7 @@ async def hints(inbox: Inbox, *, with_body: bool) -> AsyncIterator[Hint]:
         if messages:
             seen = messages[-1].seq
         else:
-            await arrived.wait()
+            await changed.wait()
 
 
 def _about(message: Received, *, with_body: bool) -> Hint:

@@ -19,7 +19,7 @@ import anyio
 import anyio.to_thread
 
 from cctailscale import sqlitefile, statedir
-from cctailscale.agents import place
+from cctailscale.agents import place, unread
 from cctailscale.agents.policy import Principal
 from cctailscale.agents.store import LIMITS, Counts, Damaged, Limits, Received, Sent, Store
 from cctailscale.agents.wire import Message, Receipt
@@ -41,11 +41,11 @@ def _now() -> datetime:
 class Inbox:
     """Made by `opened` or `claimed`. Every call raises InboxUnusable if the file fails it.
 
-    `arrived` is set at the next message: take it before looking, wait for it after having found nothing.
+    `changed` is set when what is unread changes next: take it before looking, wait for it after having found nothing.
     """
 
     def __init__(self, path: Path, store: Store, now: Callable[[], datetime]) -> None:
-        self.arrived = anyio.Event()
+        self.changed = anyio.Event()
         self._path = path
         self._store = store
         self._now = now
@@ -102,8 +102,7 @@ class Inbox:
         try:
             return await self._run(self._store.put, sender, message, self._now())
         finally:  # after a cancellation too: it may have been stored
-            arrived, self.arrived = self.arrived, anyio.Event()
-            arrived.set()
+            self._change()
 
     async def receipt_of(self, node_id: str, message_id: str) -> Receipt | None:
         """The receipt of a message that `node_id` sent us; None if there is no such message."""
@@ -114,7 +113,10 @@ class Inbox:
 
         `include_read`: what they leave of `limit` goes to the latest of those that were read before.
         """
-        return await self._run(self._store.take, limit, self._now(), include_read, thread)
+        try:
+            return await self._run(self._store.take, limit, self._now(), include_read, thread)
+        finally:
+            self._change()
 
     async def unread(self, limit: int, *, after: int = 0, thread: str | None = None) -> list[Received]:
         """The oldest unread messages whose `seq` is past `after`; they stay unread."""
@@ -123,13 +125,17 @@ class Inbox:
     async def wait_for_unread(self, thread: str | None = None) -> None:
         """Returns once there is an unread message (of the thread). The caller bounds it."""
         while True:
-            arrived = self.arrived
+            changed = self.changed
             if await self.unread(1, thread=thread):
                 return
-            await arrived.wait()
+            await changed.wait()
 
     async def counts(self) -> Counts:
         return await self._run(self._store.counts)
+
+    async def senders(self, limit: int) -> list[tuple[str, int]]:
+        """Whose messages are unread, by name, and how many; those with the most first."""
+        return await self._run(self._store.senders, limit)
 
     async def sending(self, message: Message, to: Mapping[str, str]) -> str:
         """Notes a message of ours before it goes out to these nodes (stable id to name); gives its thread.
@@ -147,8 +153,12 @@ class Inbox:
         return await self._run(self._store.sent, limit, unread, thread)
 
     def _is_unused(self) -> bool:
-        own = (DATABASE, *statedir.FILES)
+        own = (DATABASE, unread.FILE, *statedir.FILES)
         return self._store.is_empty() and all(entry.name.startswith(own) for entry in self.folder.iterdir())
+
+    def _change(self) -> None:
+        changed, self.changed = self.changed, anyio.Event()
+        changed.set()
 
     async def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         with _as_inbox_unusable(self._path):

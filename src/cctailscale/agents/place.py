@@ -17,24 +17,27 @@ import anyio
 import anyio.to_thread
 
 from cctailscale import statedir
+from cctailscale.agents.unread import FOLDER
 from cctailscale.config import Settings
 from cctailscale.errors import InboxUnusable, StateDirError
 
 log = logging.getLogger(__name__)
 
-# No session's directory is called so: those end in a hyphen and four hex digits.
-FOLDER = "inboxes"
 _BASE = "inbox"
 KEPT_SECONDS = 7 * 24 * 60 * 60
 
 
+def identity(settings: Settings) -> str:
+    """Who this session's inbox belongs to (see `statedir.session_identity`)."""
+    return statedir.session_identity(settings.session_id, settings.project_dir, ephemeral=settings.ephemeral)
+
+
 def claim(settings: Settings) -> statedir.SessionDir:
     """This session's directory, locked by this process. Raises InboxUnusable."""
-    root = statedir.below(settings.state_dir, FOLDER)
-    identity = statedir.session_identity(settings.session_id, settings.project_dir, ephemeral=settings.ephemeral)
+    root, owner = statedir.below(settings.state_dir, FOLDER), identity(settings)
     try:
         # What a kept device's session leaves is swept after a week as well, hence `ephemeral`.
-        return statedir.claim(root, identity=identity, base=_BASE, control_url=settings.control_url, ephemeral=True)
+        return statedir.claim(root, identity=owner, base=_BASE, control_url=settings.control_url, ephemeral=True)
     except StateDirError as error:
         raise InboxUnusable(error.path, error.problem, error.next_step) from error
 

@@ -226,6 +226,13 @@ class Store:
         ).fetchone()
         return Counts(*self._held(), read)
 
+    def senders(self, limit: int) -> list[tuple[str, int]]:
+        """Whose messages are unread, by name, and how many; those with the most first."""
+        rows = self._db.execute(
+            "SELECT name, count(*) FROM received WHERE read IS NULL GROUP BY name ORDER BY 2 DESC, 1 LIMIT ?", (limit,)
+        )
+        return [(name, count) for name, count in rows]
+
     def _held(self) -> tuple[int, int]:
         """How many are unread, and their size."""
         unread, size = self._db.execute(

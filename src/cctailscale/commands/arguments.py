@@ -66,6 +66,8 @@ def parsed(words: Sequence[str]) -> argparse.Namespace:
     _fetch(command("fetch", "send an HTTP request to a host on the tailnet"))
     command("netcheck", "the network around this machine: UDP, NAT, latency of the DERP regions")
     _own_standing(command)
+    inbox = command("inbox", "how many messages wait for your Claude Code sessions, and from whom")
+    inbox.add_argument("--hook", action="store_true", help="answer Claude Code's hook, as the plug-in does")
     forward = command("forward", "a port on 127.0.0.1 that leads to a tailnet host, until Ctrl-C")
     _host(forward)
     forward.add_argument("port", type=int)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cctailscale import statedir
-from cctailscale.agents.place import FOLDER as INBOXES
+from cctailscale.agents.unread import FOLDER as INBOXES
 from cctailscale.config import Settings
 from cctailscale.errors import NoTeamToShow, TeamUnusable
 from cctailscale.teams import listing, membership, places, replica, results, sqlite, telling
