@@ -36,6 +36,7 @@ nox.options.stop_on_first_error = True
 
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 LOCALNET = ROOT / "build" / "localnet"
+NPM = ROOT / "build" / "npm"
 
 # pie, because it is what the archive (-buildmode=c-archive implies -shared) can share its compiled packages with.
 # With Go's default everything would be compiled a second time.
@@ -119,6 +120,16 @@ def integration(session: nox.Session) -> None:
 
 
 @nox.session
+def ecosystem(session: nox.Session) -> None:
+    """What outside tools say: Claude Code, the MCP inspector, the TypeScript SDK; arguments after `--` go to pytest."""
+    install_requirements(session, "test", "ecosystem")
+    build_localnet(session, install_package(session))
+    install_outside_tools(session)
+    words = session.posargs or [*AT_ONCE, "tests/ecosystem"]
+    run_alone(session, private_network(session), "python", "-m", "pytest", *words)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """What it does, on a tailnet of its own on this machine, with no account."""
     install_requirements(session)
@@ -158,7 +169,7 @@ def wheel(session: nox.Session) -> None:
     try_installed(session, built)
 
 
-@nox.session(requires=["tests", "wheel", "bench"])
+@nox.session(requires=["tests", "ecosystem", "wheel", "bench"])
 def full(session: nox.Session) -> None:
     """All of the above, then the slow extras: the race detector over the Go tests, and fuzzing."""
     install_requirements(session)
@@ -233,6 +244,21 @@ def build_dist(session: nox.Session, dist: Path) -> tuple[Path, Path]:
         session.error("two builds gave two different wheels")
     (sdist,) = made["from-sdist"].glob("*.tar.gz")
     return sdist.rename(dist / sdist.name), one.rename(dist / one.name)
+
+
+def install_outside_tools(session: nox.Session) -> None:
+    """Installs the packages of tests/ecosystem/package.json; where no npm registry answers, their tests are skipped."""
+    wanted = ROOT / "tests" / "ecosystem" / "package.json"
+    ask = ("npm", "view", "@modelcontextprotocol/sdk", "version", "--fetch-retries=0", "--fetch-timeout=10000")
+    reached = session.run(*ask, silent=True, success_codes=range(256))
+    if not re.search(r"^\d+\.\d+\.\d+$", str(reached), flags=re.MULTILINE):
+        session.warn("The npm registry cannot be reached: what needs it is skipped.")
+        return
+    NPM.mkdir(parents=True, exist_ok=True)
+    shutil.copy(wanted, NPM)
+    # No package's script is run: what they would do is not needed, and this is somebody else's code.
+    quiet = ("--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error")
+    session.run("npm", "install", "--prefix", str(NPM), "--ignore-scripts", *quiet)
 
 
 def build_environment() -> dict[str, str | None]:
@@ -397,6 +423,7 @@ def run_alone(session: nox.Session, network: list[str], *command: str) -> None:
     environment |= build_toolchain.go_environment()
     environment |= {
         "CCTAILSCALE_LOCALNET": str(LOCALNET),
+        "CCTAILSCALE_NPM": str(NPM),
         "GOPROXY": "off",  # all modules are here by now
         "TS_DISABLE_PORTMAPPER": "1",
     }
