@@ -369,6 +369,19 @@ async def test_a_token_that_is_not_taken_ends_the_membership(tmp_path: Path) -> 
             await member.do(Create(subject="One"))
 
 
+async def test_a_lead_that_cannot_write_down_another_device_just_now_ends_no_membership(tmp_path: Path) -> None:
+    async with followed(tmp_path) as member:
+        member.way.number = 3
+        member.host.store.fails = "is on a full disk"
+        with pytest.raises(AgentRefused, match="The lead cannot keep its team now"):
+            await member.do(Create(subject="One"))
+        assert member.ended is None
+        member.host.store.fails = ""
+        task = await member.do(Create(subject="One"))
+        assert task is not None
+        assert task.created_by == "member-2"
+
+
 async def test_a_policy_that_turns_the_member_away_is_no_end(tmp_path: Path) -> None:
     async with followed(tmp_path) as member:
         member.host.tailnet.logins[2] = "bob@example.com"

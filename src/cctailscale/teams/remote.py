@@ -254,7 +254,7 @@ class RemoteGateway:
         try:
             await self._way.rejoin()
         except AgentRefused as refused:
-            if refused.code in {"refused", *_NOT_YET, *_ENDED}:
+            if refused.code not in RULES - _NOT_YET - _ENDED.keys():  # the policy, or a lead with a full disk
                 raise
             raise self._end(f"does not take this session back: {refused.reason}".rstrip(".")) from refused
 
