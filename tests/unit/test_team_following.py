@@ -14,7 +14,16 @@ import anyio
 import pytest
 
 from cctailscale.agents.wire import Refusal
-from cctailscale.errors import AgentRefused, AnswerLost, InboxFull, LeadOffline, NoAgent, TeamEnded, TeamRefused
+from cctailscale.errors import (
+    AgentRefused,
+    AnswerLost,
+    BadDocument,
+    InboxFull,
+    LeadOffline,
+    NoAgent,
+    TeamEnded,
+    TeamRefused,
+)
 from cctailscale.teams import following, news, remote, replica
 from cctailscale.teams.commands import Claim, Complete, Create, Release, TaskCommand
 from cctailscale.teams.following import Following
@@ -22,7 +31,7 @@ from cctailscale.teams.membership import Membership, MembershipFile, load
 from cctailscale.teams.model import Task
 from cctailscale.teams.remote import Method, RemoteGateway
 from cctailscale.teams.replica import Replica
-from cctailscale.teams.wire import TaskQuery
+from cctailscale.teams.wire import EventPage, Joined, TaskQuery, TeamView
 from tests.hosted import Hosted, Peer, hosted
 from tests.leading import LEAD, device
 
@@ -345,6 +354,26 @@ async def test_what_is_known_outlives_the_process(tmp_path: Path) -> None:
     known = replica.load(tmp_path)
     assert known is not None
     assert [row.owner for row in known.page(TaskQuery()).rows] == ["member-2"]
+
+
+@pytest.mark.parametrize("lease", ["Infinity", "NaN", "1e300", "-1.5"])
+def test_a_lease_that_is_no_duration_is_refused_with_its_document(lease: str) -> None:
+    """What cannot be written down again would make the membership's file a damaged one."""
+    for document in (
+        f'{{"events":[],"version":0,"lease_seconds":{lease}}}',
+        (
+            f'{{"team":"t","name":"Build","public_key":"{"00" * 32}","lead":"member-1","you":"member-2","version":1,'
+            f'"counts":{{"pending":0,"unblocked":0,"in_progress":0,"completed":0}},"members":[],"lease_seconds":{lease}}}'
+        ),
+        (
+            f'{{"team":"t","name":"Build","public_key":"{"00" * 32}","signature":"{"00" * 64}","member":"member-2",'
+            f'"token":"{"00" * 32}","version":1,"lease_seconds":{lease}}}'
+        ),
+    ):
+        kind = TeamView if "counts" in document else Joined if "token" in document else EventPage
+        kind.from_json(document.replace(lease, "90").encode())
+        with pytest.raises(BadDocument, match="lease_seconds"):
+            kind.from_json(document.encode())
 
 
 # ---- the end, and a new beginning

@@ -14,7 +14,7 @@ from cctailscale.errors import TeamUnusable
 from cctailscale.teams import kept
 from cctailscale.teams.commands import Complete
 from cctailscale.teams.model import Identity, MemberId, Role, TeamName
-from cctailscale.teams.wire import PublicKey, Token
+from cctailscale.teams.wire import Lease, PublicKey, Token
 
 FILE = "membership.json"
 # Of calls that wait for the lead. A member has claimed fewer tasks than that at once.
@@ -48,7 +48,7 @@ class Membership(kept.Kept):
     token: Token | None = Field(default=None, repr=False)  # None: the lead's own
     lead: Identity
     lead_address: Annotated[str, Field(max_length=MAX_NAME_CHARS)] = ""
-    lease_seconds: Annotated[float, Field(gt=0)]
+    lease_seconds: Lease
     heard: Time
     seen: int
     queued: Annotated[tuple[Queued, ...], Field(max_length=MAX_QUEUED)] = ()

@@ -27,7 +27,7 @@ from cctailscale.teams.model import (
     TaskRow,
     Team,
 )
-from cctailscale.teams.wire import MAX_ROWS, EventPage, TaskPage, TaskQuery, TeamView
+from cctailscale.teams.wire import MAX_ROWS, EventPage, Lease, TaskPage, TaskQuery, TeamView
 
 FILE = "team.json"
 # All tasks and members there can be, in letters that need the most room.
@@ -41,7 +41,7 @@ class Known(kept.Kept):
 
     team: Facts
     you: MemberId
-    lease_seconds: Annotated[float, Field(gt=0)]
+    lease_seconds: Lease
     as_of: Time
     members: Annotated[tuple[MemberRow, ...], Field(max_length=MAX_KNOWN_MEMBERS)]
     tasks: Annotated[tuple[TaskRow, ...], Field(max_length=MAX_TASKS)]

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, StringConstraints
 
+from cctailscale.config import TEAM_LEASE_SECONDS
 from cctailscale.documents import Document, Id, Line, Time
 from cctailscale.teams.commands import TaskCommand
 from cctailscale.teams.model import Event, MemberId, MemberRow, Status, Task, TaskRow, TeamName
@@ -24,6 +25,9 @@ MAX_LIST_BYTES = 512 * 1024
 MAX_ROWS = 200
 # Of a long poll. Below what a connection may be silent for (agents/connection.NEXT_REQUEST_SECONDS).
 MAX_WAIT_SECONDS = 30.0
+# The longest that a lead can be set to; JSON's parser takes an infinity as well, which cannot be written again.
+MAX_LEASE_SECONDS = TEAM_LEASE_SECONDS[1]
+Lease = Annotated[float, Field(gt=0, le=MAX_LEASE_SECONDS)]
 
 
 class JoinRequest(Document):
@@ -42,7 +46,7 @@ class Joined(Document):
     signature: Signature
     member: MemberId
     token: Token
-    lease_seconds: Annotated[float, Field(gt=0)]
+    lease_seconds: Lease
     version: int  # events after this one are news
 
 
@@ -111,7 +115,7 @@ class TeamView(Document):
     public_key: PublicKey
     lead: MemberId
     you: MemberId
-    lease_seconds: float
+    lease_seconds: Annotated[float, Field(ge=0, le=MAX_LEASE_SECONDS)]  # 0: not known
     version: int
     counts: Counts
     members: Annotated[tuple[MemberRow, ...], Field(max_length=1000)]
@@ -179,4 +183,4 @@ class EventPage(Document):
     events: Annotated[tuple[Event, ...], Field(max_length=MAX_ROWS)]
     version: int
     reset: bool = False
-    lease_seconds: Annotated[float, Field(gt=0)]
+    lease_seconds: Lease
