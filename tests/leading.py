@@ -67,9 +67,6 @@ class Store:
     async def events(self, after: int, limit: int) -> Sequence[Event] | None:
         return await self._kept.events(after, limit)
 
-    async def changed(self, after: int) -> None:
-        await self._kept.changed(after)
-
     async def seen(self, times: Mapping[str, datetime]) -> None:
         self._check()
         await self._kept.seen(times)

@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 
 from cctailscale.teams.model import Change, Entry, Event, Facts, Identity, Member, MemberRow, Task, TaskRow, Team
-from cctailscale.teams.sqlite import SqliteStore
+from cctailscale.teams.sqlite import SqliteStore, facts
 from cctailscale.teams.store import Answered
 
 BEGAN = datetime(2026, 11, 25, 9, 30, tzinfo=UTC)
@@ -95,7 +95,7 @@ def history() -> Iterator[tuple[Team, Change, Answered | None]]:
 async def lead(path: Path) -> None:
     """Goes on from where the file is, and says each version that was committed."""
     async with SqliteStore.opened(path) as store:
-        if store.version == 0:
+        if facts(path) is None:
             await store.commit(founded())
         team = await store.load()
         while True:

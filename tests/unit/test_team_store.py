@@ -81,12 +81,10 @@ def happens(number: int, at: datetime = BEGAN) -> Event:
 
 async def test_a_new_file_holds_no_team_until_one_is_founded(path: Path) -> None:
     async with SqliteStore.opened(path) as store:
-        assert store.version == 0
         with pytest.raises(TeamUnusable, match="holds no team"):
             await store.load()
         assert facts(path) is None
         await store.commit(founded())
-        assert store.version == 1
         assert await store.load() == Team(founded().facts, {LEAD.id: LEAD})
         assert facts(path) == founded().facts
 
@@ -98,7 +96,7 @@ async def test_team_events_and_answers_come_back_as_they_were_committed(path: Pa
         for team, change, answered in islice(history(), 120):  # more than are held: some are deleted
             await store.commit(change, answered)
             events += change.events
-            assert store.version == team.facts.version
+            assert (await store.load()).facts == team.facts
             if answered is not None:
                 assert await store.answered(answered.member, answered.id) == answered
         assert await store.load() == team
@@ -111,7 +109,6 @@ async def test_team_events_and_answers_come_back_as_they_were_committed(path: Pa
 async def test_what_was_committed_is_there_in_another_process_of_the_lead(path: Path) -> None:
     team = await make(path, 60)
     async with SqliteStore.opened(path) as store:
-        assert store.version == team.facts.version
         assert await store.load() == team
         change, answered = following(team)
         await store.commit(change, answered)
@@ -314,45 +311,11 @@ async def test_a_commit_writes_what_has_changed_and_nothing_else(store: SqliteSt
     assert await steps_of_one() <= loaded + 2
 
 
-# ---- waiting
-
-
-async def test_a_waiter_wakes_with_the_commit_and_not_before(store: SqliteStore) -> None:
-    woken: list[int] = []
-
-    async def wait(after: int) -> None:
-        await store.changed(after)
-        woken.append(after)
-
-    with anyio.fail_after(10):
-        await store.changed(0)  # is past it already
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(wait, 1)
-            tasks.start_soon(wait, 2)
-            tasks.start_soon(wait, 3)
-            await anyio.wait_all_tasks_blocked()
-            await store.seen({LEAD.id: BEGAN + timedelta(hours=1)})
-            await anyio.wait_all_tasks_blocked()
-            assert woken == []
-            team = await grow(store, 1)
-            assert team.facts.version == 2
-            await anyio.wait_all_tasks_blocked()
-            assert woken == [1]
-            await grow(store, 1)
-
-
-async def test_a_wait_can_be_given_up(store: SqliteStore) -> None:
-    with anyio.move_on_after(0.01) as scope:
-        await store.changed(1)
-    assert scope.cancelled_caught
-    await grow(store, 1)
-
-
 # ---- cancellation
 
 
 @pytest.mark.parametrize("by_asyncio", [False, True])
-async def test_a_commit_that_is_cancelled_is_whole_and_wakes_who_waits(
+async def test_a_commit_that_is_cancelled_is_whole(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch, by_asyncio: bool
 ) -> None:
     entered, go_on = threading.Event(), threading.Event()
@@ -367,22 +330,18 @@ async def test_a_commit_that_is_cancelled_is_whole_and_wakes_who_waits(
     team = await store.load()
     change, answered = following(team)
     with anyio.fail_after(20):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(store.changed, 1)
-            if by_asyncio:
-                commit = asyncio.ensure_future(store.commit(change, answered))
+        if by_asyncio:
+            commit = asyncio.ensure_future(store.commit(change, answered))
+            await anyio.to_thread.run_sync(entered.wait, 10)
+            commit.cancel()
+            await asyncio.gather(commit, return_exceptions=True)
+            go_on.set()
+        else:
+            async with anyio.create_task_group() as cancelled:
+                cancelled.start_soon(store.commit, change, answered)
                 await anyio.to_thread.run_sync(entered.wait, 10)
-                commit.cancel()
-                await asyncio.gather(commit, return_exceptions=True)
-                assert store.version == 1  # nobody is told before it is committed
+                cancelled.cancel_scope.cancel()
                 go_on.set()
-            else:
-                async with anyio.create_task_group() as cancelled:
-                    cancelled.start_soon(store.commit, change, answered)
-                    await anyio.to_thread.run_sync(entered.wait, 10)
-                    cancelled.cancel_scope.cancel()
-                    go_on.set()
-    assert store.version == change.facts.version
     assert await store.load() == team.after(change)
     assert await store.answered(answered.member, answered.id) == answered
 
@@ -432,20 +391,21 @@ async def test_after_a_kill_state_events_and_answers_are_those_of_whole_changes(
             assert process.stdout is not None
             said = int(process.stdout.read().splitlines()[-1])
         async with SqliteStore.opened(path) as store:
-            assert store.version >= said > before
+            version = (await store.load()).facts.version
+            assert version >= said > before
             for team, change, answered in changes:
                 log += change.events
                 if answered is not None:
                     assert await store.answered(answered.member, answered.id) == answered
-                if team.facts.version >= store.version:
+                if team.facts.version >= version:
                     break
             assert await store.load() == team
             kept = await store.events(max(0, len(log) - KEPT_EVENTS), KEPT_EVENTS)
             assert kept == log[-KEPT_EVENTS:]
-            assert store.version - said <= len(change.events)  # at most one was committed and not yet said
+            assert version - said <= len(change.events)  # at most one was committed and not yet said
             _, unanswered = following(team)
             assert await store.answered(unanswered.member, unanswered.id) is None
-            before = store.version
+            before = version
 
 
 # ---- a look from another process
@@ -639,7 +599,6 @@ async def test_on_a_full_disk_nothing_is_changed_and_with_room_it_goes_on(small_
         change, answered = following(committed[-1])
         assert await store.answered(answered.member, answered.id) is None
         assert await store.events(committed[-1].facts.version, 10) == []
-        assert store.version == committed[-1].facts.version
         filler.unlink()
         await store.commit(change, answered)
     async with SqliteStore.opened(path) as store:

@@ -10,7 +10,6 @@ write, since closing one that can would write SQLite's log into it.
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
@@ -60,24 +59,21 @@ class _Empty(Exception):  # noqa: N818 - not an error that anybody sees
 class SqliteStore:
     """A `TeamStore` in a file, or in memory. Made by `opened`.
 
-    `version` is the team's. A new file is of version 0 and holds none: the change that founds it is committed first.
+    A new file holds no team: the change that founds it, decided on version 0, is committed first.
     """
 
-    def __init__(self, path: Path, rows: _Rows, version: int) -> None:
-        self.version = version
+    def __init__(self, path: Path, rows: _Rows) -> None:
         self._path = path
         self._rows = rows
         self._calls = sqlitefile.OneAtATime()
-        self._loop = asyncio.get_running_loop()
-        self._moved = anyio.Event()
 
     @classmethod
     @asynccontextmanager
     async def opened(cls, path: Path | None) -> AsyncIterator[SqliteStore]:
         """The store in a file, which is made if it is missing; None: in memory. Raises TeamUnusable."""
         with _as_team_unusable(path or _NO_FILE):
-            rows, version = await anyio.to_thread.run_sync(_opened, path)
-        store = cls(path or _NO_FILE, rows, version)
+            rows = await anyio.to_thread.run_sync(_opened, path)
+        store = cls(path or _NO_FILE, rows)
         try:
             yield store
         finally:
@@ -88,7 +84,7 @@ class SqliteStore:
         return await self._run(self._rows.team)
 
     async def commit(self, change: Change, answered: Answered | None = None) -> None:
-        await self._run(self._commit, change, answered)
+        await self._run(self._rows.commit, change, answered)
 
     async def answered(self, member: str, id: str) -> Answered | None:  # noqa: A002 - the field's name
         return await self._run(self._rows.answered, member, id)
@@ -96,22 +92,8 @@ class SqliteStore:
     async def events(self, after: int, limit: int) -> Sequence[Event] | None:
         return await self._run(self._rows.events, after, limit)
 
-    async def changed(self, after: int) -> None:
-        while self.version <= after:
-            await self._moved.wait()
-
     async def seen(self, times: Mapping[str, datetime]) -> None:
         await self._run(self._rows.seen, times)
-
-    def _commit(self, change: Change, answered: Answered | None) -> None:
-        self._rows.commit(change, answered)
-        # From here, since a task that was cancelled by asyncio's own means does not learn that it was committed.
-        self._loop.call_soon_threadsafe(self._tell, change.facts.version)
-
-    def _tell(self, version: int) -> None:
-        self.version = version
-        moved, self._moved = self._moved, anyio.Event()
-        moved.set()
 
     async def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         with _as_team_unusable(self._path):
@@ -263,8 +245,7 @@ class _Rows:
         self._db.execute("DELETE FROM answers WHERE number <= ?", ((added.lastrowid or 0) - KEPT_ANSWERS,))
 
 
-def _opened(path: Path | None) -> tuple[_Rows, int]:
-    """The rows of a file, and the team's version."""
+def _opened(path: Path | None) -> _Rows:
     if path is None:
         return _begun(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False))
     sqlitefile.create(path)
@@ -273,12 +254,11 @@ def _opened(path: Path | None) -> tuple[_Rows, int]:
     return _begun(sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False))
 
 
-def _begun(db: sqlite3.Connection) -> tuple[_Rows, int]:
+def _begun(db: sqlite3.Connection) -> _Rows:
     try:
         is_new = db.execute("PRAGMA user_version").fetchone()[0] == 0
         sqlitefile.begin(db, _SCHEMA if is_new else None)
-        rows = _Rows(db)
-        return rows, rows.version()
+        return _Rows(db)
     except BaseException:
         db.close()
         raise

@@ -54,10 +54,6 @@ class TeamStore(Protocol):
         """The first events whose `seq` is past `after`, in order; None if some of those are not kept any more."""
         ...
 
-    async def changed(self, after: int) -> None:
-        """Returns once the team's version is past `after`. The caller bounds it."""
-        ...
-
     async def seen(self, times: Mapping[str, datetime]) -> None:
         """Notes when members were last heard of. No change of the team: no version, no event."""
         ...
