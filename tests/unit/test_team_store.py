@@ -19,6 +19,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import anyio
 import anyio.to_thread
@@ -29,11 +30,14 @@ from hypothesis import strategies as st
 from cctailscale.documents import MAX_DOCUMENT_BYTES
 from cctailscale.errors import TeamUnusable
 from cctailscale.teams import sqlite
-from cctailscale.teams.model import Change, Entry, Event, Identity, Member, Task, Team
+from cctailscale.teams.model import MAX_DESCRIPTION_CHARS, Change, Entry, Event, Identity, Member, Task, Team
 from cctailscale.teams.sqlite import SqliteStore, facts, read, reading
-from cctailscale.teams.store import KEPT_ANSWERS, KEPT_EVENTS, Answered, Moved
+from cctailscale.teams.store import KEPT_ANSWER_BYTES, KEPT_EVENTS, Answered, Moved
 from tests import teamstream
 from tests.teamstream import BEGAN, LEAD, following, founded, history
+
+# Of a few kilobytes each, as teamstream has them: there is room for these.
+LAST_ANSWERS = 50
 
 
 @pytest.fixture
@@ -281,14 +285,69 @@ async def test_whoever_has_seen_events_that_the_file_never_had_is_told_to_begin_
     assert await store.events(2, 10) is None
 
 
-async def test_old_answers_make_room_for_new_ones(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert KEPT_ANSWERS == 10_000
-    monkeypatch.setattr(sqlite, "KEPT_ANSWERS", 3)
-    await make(path, 5)
-    async with SqliteStore.opened(path) as store:
-        await grow(store, 1)
-        known = [await store.answered(LEAD.id, f"command-{number}") is not None for number in range(1, 7)]
-        assert known == [False, False, False, True, True, True]
+def largest(team: Team) -> Task:
+    """A task of letters that need the most room."""
+    text = "\N{GRINNING FACE}" * MAX_DESCRIPTION_CHARS
+    now = BEGAN
+    return Task(
+        id=f"task-{team.facts.next_task}",
+        subject="Large",
+        description=text,
+        result=text,
+        created_by=LEAD.id,
+        created=now,
+        updated=now,
+    )
+
+
+async def answer(store: SqliteStore, member: str, number: int, task: Task | None) -> None:
+    """Commits a change and keeps an answer to the member."""
+    facts = (await store.load()).facts
+    version = facts.version + 1
+    change = Change(facts.version, facts.model_copy(update={"version": version}), (happens(version),))
+    await store.commit(change, Answered(member, f"command-{number}", b"digest", task, version))
+
+
+async def known(store: SqliteStore, member: str, count: int) -> list[int]:
+    """Which of a member's commands have their answers still."""
+    numbers = range(1, count + 1)
+    return [number for number in numbers if await store.answered(member, f"command-{number}")]
+
+
+async def test_a_members_old_answers_make_room_for_its_new_ones_and_for_nobody_elses(store: SqliteStore) -> None:
+    task = largest(await store.load())
+    await answer(store, "member-3", 1, task)
+    for number in range(1, 21):
+        await answer(store, "member-2", number, task)
+    assert await known(store, "member-2", 20) == list(range(14, 21))
+    assert await known(store, "member-3", 1) == [1]
+    kept = store._rows._db.execute("SELECT sum(length(CAST(task AS BLOB))) FROM answers").fetchone()[0]
+    assert kept < 2 * KEPT_ANSWER_BYTES
+
+
+async def test_answers_without_a_task_take_room_too(store: SqliteStore) -> None:
+    for number in range(1, KEPT_ANSWER_BYTES // 256 + 101):
+        await answer(store, "member-2", number, None)
+    assert store._rows._db.execute("SELECT count(*) FROM answers").fetchone() == (KEPT_ANSWER_BYTES // 256,)
+
+
+async def test_an_answer_that_is_larger_than_the_room_is_kept_until_the_next(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "KEPT_ANSWER_BYTES", 1)
+    for number in (1, 2, 3):
+        await answer(store, "member-2", number, None)
+    assert await known(store, "member-2", 3) == [3]
+
+
+@pytest.mark.parametrize("gone", ["left", "removed", None])
+async def test_who_is_gone_has_no_answers(store: SqliteStore, gone: Literal["left", "removed"] | None) -> None:
+    await answer(store, "member-2", 1, None)
+    facts = (await store.load()).facts
+    member = LEAD.model_copy(update={"id": "member-2", "gone": gone}) if gone else None
+    next_facts = facts.model_copy(update={"version": facts.version + 1})
+    await store.commit(Change(facts.version, next_facts, (happens(next_facts.version),), {"member-2": member}))
+    assert await known(store, "member-2", 1) == []
 
 
 async def test_a_commit_writes_what_has_changed_and_nothing_else(store: SqliteStore) -> None:
@@ -381,6 +440,7 @@ async def test_after_a_kill_state_events_and_answers_are_those_of_whole_changes(
     chance = random.Random(seed)
     changes = history()
     log: list[Event] = []
+    answers: list[Answered] = []
     before = 0
     for _ in range(5):
         with lead(path) as process:
@@ -395,11 +455,12 @@ async def test_after_a_kill_state_events_and_answers_are_those_of_whole_changes(
             assert version >= said > before
             for team, change, answered in changes:
                 log += change.events
-                if answered is not None:
-                    assert await store.answered(answered.member, answered.id) == answered
+                answers += [answered] if answered is not None else []
                 if team.facts.version >= version:
                     break
             assert await store.load() == team
+            for answered in answers[-LAST_ANSWERS:]:
+                assert await store.answered(answered.member, answered.id) == answered
             kept = await store.events(max(0, len(log) - KEPT_EVENTS), KEPT_EVENTS)
             assert kept == log[-KEPT_EVENTS:]
             assert version - said <= len(change.events)  # at most one was committed and not yet said

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ValidationError
 from cctailscale import sqlitefile
 from cctailscale.errors import TeamUnusable
 from cctailscale.teams.model import Change, Event, Facts, Member, Task, Team
-from cctailscale.teams.store import KEPT_ANSWERS, KEPT_EVENTS, Answered, Moved
+from cctailscale.teams.store import KEPT_ANSWER_BYTES, KEPT_EVENTS, Answered, Moved
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -34,8 +34,10 @@ SCHEMA_VERSION = 1
 # Another process that reads holds a lock for moments alone: while the log is begun or read anew after a kill.
 _BUSY_SECONDS = 2.0
 _NO_FILE = Path(":memory:")
+# Of an answer beside its task.
+_ROW_BYTES = 256
 
-# `number` counts up: the order of answering. The last row is never dropped, so that none is used twice.
+# `total` is that of the bytes that the member's answers have had up to this one: their order, and where to cut.
 _SCHEMA = f"""
 BEGIN;
 CREATE TABLE team (one INTEGER PRIMARY KEY CHECK (one = 1), version INTEGER NOT NULL, document TEXT NOT NULL);
@@ -43,9 +45,9 @@ CREATE TABLE members (place INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, docume
 CREATE TABLE tasks (place INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, document TEXT NOT NULL);
 CREATE TABLE events (seq INTEGER PRIMARY KEY, document TEXT NOT NULL);
 CREATE TABLE answers (
-    number INTEGER PRIMARY KEY,
     member TEXT NOT NULL, id TEXT NOT NULL, digest BLOB NOT NULL, task TEXT, version INTEGER NOT NULL,
-    UNIQUE (member, id)
+    total INTEGER NOT NULL,
+    UNIQUE (member, id), UNIQUE (member, total)
 );
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
@@ -196,6 +198,7 @@ class _Rows:
                 [(event.seq, event.model_dump_json()) for event in change.events],
             )
             self._db.execute("DELETE FROM events WHERE seq <= ?", (facts.version - KEPT_EVENTS,))
+            self._forget(change.members)
             if answered is not None:
                 self._answer(answered)
 
@@ -237,12 +240,24 @@ class _Rows:
             self._db.executemany(f"DELETE FROM {table} WHERE id = ?", gone)  # noqa: S608 - as above
 
     def _answer(self, answered: Answered) -> None:
+        """Keeps the answer, and of the member's earlier ones as many as there is room for."""
         task = None if answered.task is None else answered.task.model_dump_json()
-        added = self._db.execute(
-            "INSERT INTO answers (member, id, digest, task, version) VALUES (?, ?, ?, ?, ?)",
-            (answered.member, answered.id, answered.digest, task, answered.version),
+        (before,) = self._db.execute(
+            "SELECT coalesce(max(total), 0) FROM answers WHERE member = ?", (answered.member,)
+        ).fetchone()
+        total = before + _ROW_BYTES + len((task or "").encode())
+        self._db.execute(
+            "INSERT INTO answers (member, id, digest, task, version, total) VALUES (?, ?, ?, ?, ?, ?)",
+            (answered.member, answered.id, answered.digest, task, answered.version, total),
         )
-        self._db.execute("DELETE FROM answers WHERE number <= ?", ((added.lastrowid or 0) - KEPT_ANSWERS,))
+        self._db.execute(
+            "DELETE FROM answers WHERE member = ? AND total <= ?", (answered.member, total - KEPT_ANSWER_BYTES)
+        )
+
+    def _forget(self, members: Mapping[str, Member | None]) -> None:
+        """Drops the answers to those who are gone."""
+        gone = [(key,) for key, member in members.items() if member is None or member.gone]
+        self._db.executemany("DELETE FROM answers WHERE member = ?", gone)
 
 
 def _opened(path: Path | None) -> _Rows:

@@ -14,8 +14,9 @@ from typing import Protocol
 
 from cctailscale.teams.model import Change, Event, Task, Team
 
-# A retry comes within minutes; a member sends no more commands than that meanwhile.
-KEPT_ANSWERS = 10_000
+# Of one member's answers, the latest: some hundred, or two of the largest tasks. A retry comes within seconds; who
+# sends very many pushes out its own alone, and those of a full team take no more room than its tasks.
+KEPT_ANSWER_BYTES = 512 * 1024
 # Who has missed more reads the lists anew.
 KEPT_EVENTS = 10_000
 
