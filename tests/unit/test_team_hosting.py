@@ -359,6 +359,18 @@ async def test_a_follower_that_hurries_gets_more_in_each_page(tmp_path: Path, mo
         assert len(pages[2].events) == 20
 
 
+async def test_a_follower_that_waits_for_nothing_gets_no_more_pages_than_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosting, "PAGES_AT_ONCE", 1)
+    async with hosted(tmp_path) as host, host.peer() as peer:
+        await peer.join()
+        began = anyio.current_time()
+        for _ in range(4):
+            await peer.get(EventPage, "/v1/team/events", after=0)
+        assert anyio.current_time() - began >= 3 * 60 / hosting.PAGES_PER_MINUTE - 0.01
+
+
 async def polling(host: Hosted, peer: Peer, after: int) -> None:
     """A poll that has begun to wait."""
     request = f"GET /v1/team/events?team={TEAM}&after={after}&wait=30 HTTP/1.1\r\nHost: host1\r\n\r\n"

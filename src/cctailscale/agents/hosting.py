@@ -105,11 +105,11 @@ class _Hosted:
     async def events(self, call: Call) -> Document:
         asked = _asked(EventsOfTeam, call)
         lead, _ = self._member(call, asked.team)
-        pause = min(self._pages.take(call.peer.node_id), asked.wait)
+        pause = self._pages.take(call.peer.node_id)
         if pause:
             await anyio.sleep(pause)
             self._pages.take(call.peer.node_id)
-        return await lead.events(asked.after, asked.wait - pause)
+        return await lead.events(asked.after, max(0.0, asked.wait - pause))
 
     def _lead(self, team: str) -> Lead:
         lead = self._lead_of()
