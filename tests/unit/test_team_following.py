@@ -25,7 +25,7 @@ from cctailscale.errors import (
     TeamRefused,
 )
 from cctailscale.teams import following, news, remote, replica
-from cctailscale.teams.commands import Claim, Complete, Create, Release, TaskCommand
+from cctailscale.teams.commands import Claim, Complete, Create, Release, TaskCommand, Update
 from cctailscale.teams.following import Following
 from cctailscale.teams.membership import Membership, MembershipFile, load
 from cctailscale.teams.model import Task
@@ -50,6 +50,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
         (following, "SAVE_SECONDS", 0.05),
         (following, "TELL_AGAIN_SECONDS", 0.05),
         (following, "PAGE_SECONDS", 0.0),
+        (news, "URGENT_SECONDS", 0.05),
     ):
         monkeypatch.setattr(module, name, seconds)
 
@@ -199,6 +200,23 @@ async def test_what_concerns_the_member_is_told_at_once_together_with_what_waite
         with anyio.fail_after(SECONDS):
             while member.file.now.seen < 4:  # noqa: ASYNC110 - noted right after it was told
                 await anyio.sleep(0.01)
+
+
+async def test_who_changes_a_members_task_again_and_again_does_not_fill_its_inbox(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(news, "URGENT_SECONDS", 0.5)
+    async with followed(tmp_path) as member:
+        await lead(member, Create(subject="One"))
+        await member.do(Claim())
+        began = time.monotonic()
+        for priority in range(1, 101):
+            await lead(member, Update(task="task-1", priority=priority))
+            await anyio.sleep(0.001)  # so that the member reads some of them alone
+        await member.do(Complete(task="task-1"))
+        note = await member.saying("And ")
+        assert "has changed task-1" in note.body
+        assert len(member.notes) <= 2 + (time.monotonic() - began) / 0.5
 
 
 async def test_what_was_not_told_is_told_by_the_next_process(tmp_path: Path) -> None:

@@ -126,14 +126,14 @@ def test_nobody_is_told_what_it_did_itself_but_what_came_of_it(work: list[tuple[
 
 
 @given(items=items, since_last=st.floats(0, 1e6))
-def test_what_is_urgent_waits_for_nothing_and_the_rest_for_a_minute_since_the_last(
+def test_what_is_urgent_waits_some_seconds_after_the_last_and_the_rest_a_minute(
     items: list[news.Item], since_last: float
 ) -> None:
     wait = news.wait(items, since_last)
     if not items:
         assert wait is None
     elif any(item.urgent for item in items):
-        assert wait == 0
+        assert wait == max(0.0, news.URGENT_SECONDS - since_last)
     else:
         assert wait == max(0.0, news.QUIET_SECONDS - since_last)
 

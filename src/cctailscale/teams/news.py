@@ -16,6 +16,9 @@ from cctailscale.errors import TeamEnded, plain
 from cctailscale.teams.membership import Queued
 from cctailscale.teams.model import Event, TaskRow
 
+# Of what concerns this agent there is one message in so many seconds, the first at once: who changes its task again and
+# again, or has all done again and again, must not fill its inbox.
+URGENT_SECONDS = 5.0
 # What does not concern this agent waits for so long after the last message, and is one message then.
 QUIET_SECONDS = 60.0
 # Of a message. The rest is counted: the lists have it.
@@ -99,7 +102,8 @@ def wait(items: Sequence[Item], since_last: float) -> float | None:
     """Seconds until these are to be told, `since_last` seconds after the last message; None if there is nothing."""
     if not items:
         return None
-    return 0.0 if any(each.urgent for each in items) else max(0.0, QUIET_SECONDS - since_last)
+    pause = URGENT_SECONDS if any(each.urgent for each in items) else QUIET_SECONDS
+    return max(0.0, pause - since_last)
 
 
 def message(team: str, name: str, items: Sequence[Item], can_be_claimed: Callable[[str], bool]) -> Note | None:
