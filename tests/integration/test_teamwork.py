@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import anyio
 import pytest
 
+from cctailscale.agents import engaged, teamwork
+from cctailscale.agents.engaged import Engaged
 from cctailscale.errors import (
     AgentRefused,
     BadCall,
@@ -194,3 +199,53 @@ async def test_a_device_that_is_closed_while_the_team_is_followed_does_not_end_t
             await ben.do(Claim())
         await ann.do(Create(subject="One"))
     assert "is not followed any more" not in caplog.text
+
+
+async def test_who_leaves_and_is_cancelled_then_does_not_come_back_by_itself(
+    tailnet: Localnet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bens = of(tailnet, tmp_path, "ben")
+    leaving, told = anyio.CancelScope(), teamwork._told
+
+    async def told_and_cancelled(engaged: Engaged) -> bool:
+        answer = await told(engaged)
+        leaving.cancel()
+        return answer
+
+    monkeypatch.setattr(teamwork, "_told", told_and_cancelled)
+    async with session(of(tailnet, tmp_path, "ann")) as ann:
+        await ann.teamwork.create(TEAM)
+        async with session(bens) as ben:
+            await ben.teamwork.join(await ann.name())
+            with leaving:
+                await ben.teamwork.leave()
+        assert leaving.cancel_called
+        async with session(bens) as ben:
+            await ben.node.device(unheard)
+            with pytest.raises(NoTeam):
+                await ben.teamwork.gateway()
+        assert (await (await ann.teamwork.gateway()).team()).members[1:] == ()
+
+
+async def test_a_team_whose_creation_is_cancelled_is_not_taken_for_one_that_is_led_elsewhere(
+    tailnet: Localnet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = anyio.Event()
+
+    @asynccontextmanager
+    async def never(*_: object) -> AsyncIterator[Engaged]:
+        begun.set()
+        await anyio.sleep_forever()
+        yield cast("Engaged", None)
+
+    async with session(of(tailnet, tmp_path, "ann")) as ann:
+        with monkeypatch.context() as patched:
+            patched.setattr(engaged, "as_lead", never)
+            async with anyio.create_task_group() as creating:
+                creating.start_soon(ann.teamwork.create, TEAM)
+                with anyio.fail_after(10):
+                    await begun.wait()
+                creating.cancel_scope.cancel()
+        with pytest.raises(NoSuchTeam):
+            await ann.teamwork.create(TEAM, resume=True)
+        await ann.teamwork.create(TEAM)

@@ -188,9 +188,10 @@ class Teamwork:
             except TeamUnusable:
                 held.leaves = False
                 raise
-            if lead is None:
-                await held.close()
-            await self._end(held, None)
+            with anyio.CancelScope(shield=True):  # what stays on the disk is gone on with by the next session
+                if lead is None:
+                    await held.close()
+                await self._end(held, None)
             return Departure(part, told)
 
     async def gateway(self, report: Report = unheard) -> TeamGateway:
@@ -306,7 +307,8 @@ class Teamwork:
             self._held = await self._tasks.start(self._live, opening)
         except BaseException:
             if place is not None:  # it may not even have been opened
-                await anyio.to_thread.run_sync(place.close)
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(place.close)
             raise
         self._why_none = None
         self._agent.team = self._held.engaged.file.now.name
