@@ -365,6 +365,30 @@ async def test_what_was_completed_meanwhile_is_kept_sent_and_told(tmp_path: Path
                 await anyio.sleep(0.01)
 
 
+async def test_a_full_inbox_keeps_no_member_from_following_and_hears_later_what_became_of_a_kept_call(
+    tmp_path: Path,
+) -> None:
+    async with member_of(tmp_path) as member, anyio.create_task_group() as tasks:
+        await lead(member, Create(subject="One"))
+        await member.do(Claim())
+        member.way.gone = NoAgent("lead", "nothing listens")
+        with pytest.raises(LeadOffline):
+            await member.do(Complete(task="task-1"))
+        member.way.gone, member.full = None, True
+        tasks.start_soon(member.run)
+        with anyio.fail_after(SECONDS):
+            while member.gateway.replica is None or member.gateway.replica.version < 4:  # noqa: ASYNC110 - no event
+                await anyio.sleep(0.01)
+        assert len(member.file.now.queued) == 1  # for a process that comes after this one
+        member.full = False
+        await member.saying("task-1, which you completed")
+        with anyio.fail_after(SECONDS):
+            while member.file.now.queued:  # noqa: ASYNC110 - as above
+                await anyio.sleep(0.01)
+        assert len([note for note in member.notes if "which you completed" in note.body]) == 1
+        tasks.cancel_scope.cancel()
+
+
 async def test_what_is_known_outlives_the_process(tmp_path: Path) -> None:
     async with followed(tmp_path) as member:
         await lead(member, Create(subject="One"))

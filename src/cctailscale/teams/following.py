@@ -66,6 +66,7 @@ class Following:
         self._find = find
         self._keep = keep
         self._after = file.now.seen  # events up to this one have been taken
+        self._outcomes: dict[str, news.Note] = {}  # of calls that were kept, by their ids, until they are told
         self._items: list[news.Item] = []
         self._more = anyio.Event()  # there is something to tell
         self._told_at = -math.inf
@@ -122,7 +123,9 @@ class Following:
     async def _catch_up(self) -> None:
         """First what was kept for the lead, then the lists, if they are not known."""
         for queued in self._file.now.queued:
-            await self._sent(queued)
+            if queued.id not in self._outcomes:
+                self._outcomes[queued.id] = await self._outcome(queued)
+                self._more.set()
         if self._replica is None:
             self._know(await Replica.read(self._gateway))
 
@@ -131,15 +134,14 @@ class Following:
         if self._keep is not None:
             self._keep(replica)
 
-    async def _sent(self, queued: Queued) -> None:
+    async def _outcome(self, queued: Queued) -> news.Note:
+        """What becomes of a call that was kept, which is sent with this."""
         refusal = None
         try:
             await self._gateway.command(queued.id, queued.command)
         except TeamRefused as error:
             refusal = error.message
-        now = self._file.now
-        await self._tell(news.outcome(now.team, now.name, queued, refusal))
-        await self._file.change(queued=tuple(each for each in self._file.now.queued if each.id != queued.id))
+        return news.outcome(self._file.now.team, self._file.now.name, queued, refusal)
 
     async def _taken(self, page: EventPage) -> str | None:
         """Takes the events in; why the team has ended with them, or None."""
@@ -172,7 +174,7 @@ class Following:
 
     async def _telling(self) -> None:
         while True:
-            wait = news.wait(self._items, time.monotonic() - self._told_at)
+            wait = 0.0 if self._outcomes else news.wait(self._items, time.monotonic() - self._told_at)
             self._more = anyio.Event()
             with anyio.move_on_after(math.inf if wait is None else wait):
                 await self._more.wait()
@@ -184,6 +186,10 @@ class Following:
                 await anyio.sleep(TELL_AGAIN_SECONDS)
 
     async def _told(self) -> None:
+        for call, outcome in list(self._outcomes.items()):
+            await self._tell(outcome)
+            await self._file.change(queued=tuple(each for each in self._file.now.queued if each.id != call))
+            del self._outcomes[call]
         items, after, now = self._items, self._after, self._file.now
         replica = self._replica
         note = news.message(now.team, now.name, items, lambda task: replica is None or replica.can_be_claimed(task))
