@@ -227,6 +227,10 @@ async def test_a_question_that_the_rules_refuse_says_which_rule(tmp_path: Path, 
         json.dumps({"team": TEAM, "id": "one", "command": {"action": "lapse", "members": {}}}).encode(),
         json.dumps({"team": TEAM, "id": "one", "command": {"action": "create", "subject": "s" * 201}}).encode(),
         json.dumps({"team": TEAM, "id": "one", "command": {"action": "create", "subject": "a\nb"}}).encode(),
+        b'{"team":"%s","id":"one","command":{"action":"create","subject":"s","metadata":{"a":NaN}}}' % TEAM.encode(),
+        b'{"team":"%s","id":"one","command":{"action":"create","subject":"s","metadata":{"a":1e999}}}' % TEAM.encode(),
+        b'{"team":"%s","id":"one","command":{"action":"create","subject":"s","metadata":{"a":%s}}}'
+        % (TEAM.encode(), b"[" * 9_000 + b"]" * 9_000),
     ],
 )  # fmt: skip
 async def test_a_command_that_is_not_sound_is_refused(tmp_path: Path, body: bytes) -> None:

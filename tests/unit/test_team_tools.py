@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -248,6 +249,10 @@ async def test_what_does_not_belong_to_an_action_is_refused(
         ("blocked_by", ["task-1"] * 101),
         ("blocked_by", ["1"]),
         ("metadata", ["not an object"]),
+        ("metadata", {"a": [math.nan]}),
+        ("metadata", {"a": math.inf}),
+        ("metadata", {"a": "\ud800"}),
+        ("metadata", {"\ud800": 1}),
     ],
 )
 async def test_a_field_beyond_its_limits_is_refused_before_anybody_is_asked(

@@ -31,7 +31,6 @@ _NEXT_STEPS = {
     "nothing_to_claim": "tailscale_task_list tells what the others work on and what waits for it.",
     "too_many": "Delete what is not needed any more.",
     "too_large": "Put large things into a file and name it.",
-    "unfit": "Give plain values, or put it into the description.",
     "no_such_member": "tailscale_team_info has the members.",
     "no_such_page": "List the tasks again without a cursor.",
     "id_taken": "Call again.",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import AfterValidator, Field, JsonValue
 
 from cctailscale.documents import MAX_NAME_CHARS, Document, Line
 from cctailscale.teams.model import (
@@ -21,8 +22,17 @@ from cctailscale.teams.model import (
     TaskId,
 )
 
+
+def _writable(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    try:
+        json.dumps(metadata, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError:  # NaN, an infinity; half a character (UnicodeEncodeError is one)
+        raise ValueError("has a number or a character that JSON has no form for") from None
+    return metadata
+
+
 ActiveForm = Annotated[Line, Field(max_length=MAX_SUBJECT_CHARS)]
-Metadata = dict[str, JsonValue]
+Metadata = Annotated[dict[str, JsonValue], AfterValidator(_writable)]
 # The version of the task that the command was made for: another one refuses it.
 Version = Annotated[int, Field(ge=1)]
 

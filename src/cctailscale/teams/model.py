@@ -90,7 +90,6 @@ RefusalCode = Literal[
     "nothing_to_claim",
     "too_many",
     "too_large",
-    "unfit",  # metadata that JSON cannot hold
     "no_such_member",
     "no_such_page",
     "id_taken",  # the id of a command was used for another one
