@@ -167,6 +167,24 @@ async def test_a_device_that_left_the_tailnet_loses_its_claims(hasty: None, monk
         assert owners(lead) == {"task-1": None, "task-2": "member-3"}
 
 
+async def test_a_device_that_left_is_missed_although_the_list_of_devices_takes_long(
+    hasty: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is as long as the tailnet is large, and is asked for again and again."""
+    monkeypatch.setattr(leading_module, "PRESENT_SECONDS", 0.1)
+    monkeypatch.setattr(leases, "GRACE_SECONDS", 0.15)
+
+    async def present() -> set[str]:
+        await anyio.sleep(0.08)
+        return {"n3"}
+
+    async with leading(present=present) as (lead, _):
+        await made(lead)
+        await lead.command((await joined(lead)).member, "claim", Claim())
+        event = (await until(lead, "claim_lost")).events[-1]
+        assert event.reason == "its device has left the tailnet"
+
+
 async def test_a_store_that_fails_does_not_end_the_look_at_leases(
     hasty: None, caplog: pytest.LogCaptureFixture
 ) -> None:

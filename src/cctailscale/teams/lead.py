@@ -344,14 +344,15 @@ class Lead:
     async def _look(self, present: Present) -> None:
         """Keeps knowing who is on the tailnet."""
         while True:
-            self._present = None
+            known = None
             try:
                 with anyio.move_on_after(PRESENT_SECONDS):
-                    self._present = await present()
+                    known = await present()
             except CcTailscaleError as error:
                 log.debug("it is not known who is on the tailnet: %s", error)
             except Exception:  # as above
                 log.exception("it is not known who is on the tailnet")
+            self._present = known
             await anyio.sleep(PRESENT_SECONDS)
 
     # ---- reading ----------------------------------------------------------------------------------------------------
