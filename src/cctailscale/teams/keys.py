@@ -8,7 +8,6 @@ nobody. `cryptography` is loaded by the first key that signs or verifies.
 from __future__ import annotations
 
 import hashlib
-import hmac
 import secrets
 from typing import TYPE_CHECKING
 
@@ -79,11 +78,6 @@ def new_token() -> str:
 def token_digest(token: str) -> str:
     """What the lead keeps of a token, SHA-256 in hex: random as it is, a token needs no salt and no slow hash."""
     return hashlib.sha256(token.encode()).hexdigest()
-
-
-def is_same(one: str, other: str) -> bool:
-    """Whether two digests are the same, in a time that does not tell how much of them is."""
-    return hmac.compare_digest(one.encode(), other.encode())
 
 
 def _statement(*fields: str) -> bytes:
