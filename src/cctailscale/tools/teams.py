@@ -71,7 +71,8 @@ class Teams:
         ctx: Context[Any],
         disband: Annotated[bool, Field(description="lead: end the team for all; ask your user first")] = False,
         member: Annotated[
-            MemberName | None, Field(description="lead: remove this member instead, by name; it cannot join again")
+            MemberName | None,
+            Field(description="lead: remove this member instead, by name; its device cannot join again"),
         ] = None,
     ) -> Departure:
         """Leaves the team. This agent's claims go back to the others.
