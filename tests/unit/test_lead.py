@@ -15,6 +15,7 @@ from cctailscale.teams.commands import Claim, Create, Update
 from cctailscale.teams.keys import is_proven
 from cctailscale.teams.lead import Lead
 from cctailscale.teams.local import LocalGateway
+from cctailscale.teams.model import MAX_KNOWN_MEMBERS
 from cctailscale.teams.store import Moved
 from cctailscale.teams.wire import TaskQuery
 from tests.fakes import Gate
@@ -367,6 +368,25 @@ async def test_a_join_whose_answer_was_lost_makes_no_second_member() -> None:
         assert first.member == second.member
         assert len(lead.team(LEAD).members) == 2
         assert (await joined(lead, 3, second.token)).member == first.member
+
+
+async def test_thousands_who_join_and_leave_leave_a_team_that_is_no_larger_than_it_may_be() -> None:
+    async with leading() as (lead, store):
+        for number in range(2, 2_002):
+            await lead.leave((await joined(lead, number)).member)
+        for _ in range(500):  # one device again and again
+            member = (await joined(lead, 5_000)).member
+            await lead.leave(member)
+        team = await store.load()
+        assert len(team.members) == MAX_KNOWN_MEMBERS
+        assert team.facts.version == 5_000
+        await lead._write_seen()
+        lead._leases.lapsed({}, None)
+        assert len(lead._seen) <= MAX_KNOWN_MEMBERS
+        assert lead._unwritten == set()
+        assert lead._leases._heard == {}
+        assert len(lead._recent) == leading_module.RECENT_EVENTS
+        assert [row.id for row in lead.team(LEAD).members] == [LEAD]
 
 
 async def test_who_was_removed_hears_so_and_cannot_join_again() -> None:
