@@ -20,12 +20,12 @@ from cctailscale.agents.policy import Principal, principal
 from cctailscale.agents.wire import Message
 from cctailscale.errors import BadCall, CcTailscaleError, FalseLead, MessageConflict, NodeClosed, TeamUnusable
 from cctailscale.tailnet.peers import everybody
-from cctailscale.teams import listing, news, replica, rules
+from cctailscale.teams import news, replica, rules
 from cctailscale.teams.following import Following, Tell
 from cctailscale.teams.lead import Lead
 from cctailscale.teams.local import LocalGateway
 from cctailscale.teams.membership import Membership, MembershipFile
-from cctailscale.teams.model import MAX_NAME_OF_TEAM_CHARS, Change, Event, Identity, TeamName
+from cctailscale.teams.model import MAX_NAME_OF_TEAM_CHARS, Identity, TeamName
 from cctailscale.teams.remote import RemoteGateway
 from cctailscale.teams.sqlite import SqliteStore
 
@@ -131,7 +131,8 @@ async def as_lead(
     try:
         async with SqliteStore.opened(place.database) as store:
             if founder is not None:
-                await store.commit(_founding(place, founder))
+                founding = rules.founding(place.id, founder.name, place.key.public, founder.identity, datetime.now(UTC))
+                await store.commit(founding)
             async with (
                 Lead.opened(store, place.key, settings.team_lease, present=lambda: _present(node)) as lead,
                 anyio.create_task_group() as tasks,
@@ -147,15 +148,6 @@ async def as_lead(
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(_left, place, disbanded)
-
-
-def _founding(place: Place, founder: Founder) -> Change:
-    """The change that makes a new team: it is of version 1 with it, and its lead has joined."""
-    now = datetime.now(UTC)
-    team = rules.founded(place.id, founder.name, place.key.public, founder.identity, now)
-    lead = team.members[team.facts.lead]
-    joined = Event(seq=1, at=now, kind="member_joined", by=lead.id, member=listing.member_row(lead))
-    return Change(0, team.facts.model_copy(update={"version": 1}), (joined,), dict(team.members))
 
 
 async def _begun(desk: Desk, lead: Lead) -> MembershipFile:

@@ -29,7 +29,8 @@ from cctailscale.teams.commands import (
     Update,
 )
 from cctailscale.teams.draft import Draft, RuledOut, refuse
-from cctailscale.teams.model import Change, Facts, Identity, Member, Refused, Team
+from cctailscale.teams.listing import member_row
+from cctailscale.teams.model import Change, Event, Facts, Identity, Member, Refused, Team
 
 # By those who are in the team. The others come from the lead's process, for somebody who need not be.
 _BY_MEMBERS: dict[type, Callable[[Draft, Any], Change]] = {
@@ -57,6 +58,14 @@ def founded(id: str, name: str, public_key: str, identity: Identity, now: dateti
         id=id, name=name, public_key=public_key, lead=lead.id, created=now, version=0, next_member=2, next_task=1
     )
     return Team(facts, {lead.id: lead})
+
+
+def founding(id: str, name: str, public_key: str, identity: Identity, now: datetime) -> Change:  # noqa: A002 - its name
+    """The change that makes a new team: it is of version 1 with it, and its lead has joined."""
+    team = founded(id, name, public_key, identity, now)
+    lead = team.members[team.facts.lead]
+    joined = Event(seq=1, at=now, kind="member_joined", by=lead.id, member=member_row(lead))
+    return Change(0, team.facts.model_copy(update={"version": 1}), (joined,), dict(team.members))
 
 
 def decide(team: Team, command: Command, actor: str | None, now: datetime) -> Change | Refused:
