@@ -30,7 +30,7 @@ from cctailscale.teams.commands import Claim, Complete, Create
 from tests.callers import addresses, identity
 from tests.inprocess import inbox_folders, unheard
 from tests.localnet import Localnet
-from tests.teaming import TEAM, of, pair, session
+from tests.teaming import TEAM, of, once_back, pair, session
 
 
 async def test_a_member_joins_claims_and_completes(tailnet: Localnet, tmp_path: Path) -> None:
@@ -249,3 +249,18 @@ async def test_a_team_whose_creation_is_cancelled_is_not_taken_for_one_that_is_l
         with pytest.raises(NoSuchTeam):
             await ann.teamwork.create(TEAM, resume=True)
         await ann.teamwork.create(TEAM)
+
+
+async def test_devices_that_are_kept_go_on_as_the_same_ones(own_tailnet: Localnet, tmp_path: Path) -> None:
+    anns, bens = (of(own_tailnet, tmp_path, name, TS_EPHEMERAL="false") for name in ("ann", "ben"))
+    async with session(anns) as ann, session(bens) as ben:
+        await ann.teamwork.create(TEAM)
+        await ben.teamwork.join(await ann.name())
+        await ben.do(Create(subject="One"))
+        await ben.do(Claim())
+        before = (await (await ann.teamwork.gateway()).team()).members
+    async with session(anns) as ann, session(bens) as ben:
+        await ann.node.device(unheard)
+        assert (await once_back(lambda: ben.do(Complete(task="task-1")))).completed_by == "member-2"
+        after = (await (await ann.teamwork.gateway()).team()).members
+        assert [row.identity for row in after] == [row.identity for row in before]
