@@ -107,12 +107,12 @@ def hooks() -> list[str]:
     return [hook["command"] for event in PLUGIN["hooks"].values() for group in event for hook in group["hooks"]]
 
 
-def run_hook(tmp_path: Path, uvx: str | None) -> subprocess.CompletedProcess[str]:
-    """Runs the hook as Claude Code does, in a shell, with this script as uvx; None: there is none."""
+def run_hook(tmp_path: Path, **programs: str) -> subprocess.CompletedProcess[str]:
+    """Runs the hook as Claude Code does, in a shell that has these programs and no others."""
     (tmp_path / "bin").mkdir()
-    if uvx is not None:
-        (tmp_path / "bin" / "uvx").write_text(f"#!/bin/sh\n{uvx}\n")
-        (tmp_path / "bin" / "uvx").chmod(0o755)
+    for name, script in programs.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
     environ = {"PATH": str(tmp_path / "bin"), "TS_STATE_DIR": str(tmp_path), "CLAUDE_PROJECT_DIR": str(tmp_path)}
     session = place.identity(load_settings(environ | {"CLAUDE_CODE_SESSION_ID": "session-1"}).settings)
     (tmp_path / FOLDER / "inbox-0a0b").mkdir(parents=True)
@@ -129,9 +129,15 @@ def test_there_is_a_hook_before_each_prompt_and_after_each_turn() -> None:
     assert len(hooks()) == 2
 
 
-def test_the_hook_says_that_messages_wait(tmp_path: Path) -> None:
-    words = 'test "$*" = "--offline --quiet cc-tailscale inbox --hook" || exit 3'
-    ran = run_hook(tmp_path, f"{words}\nexec {sys.executable} -m cctailscale inbox --hook")
+UVX = f"""test "$*" = "--offline --quiet cc-tailscale inbox --hook" || exit 3
+exec {sys.executable} -m cctailscale inbox --hook"""
+INSTALLED = f'exec {sys.executable} -m cctailscale "$@"'
+
+
+# uv takes some 100 ms more than the command itself: it looks for Python and for the package anew each time.
+@pytest.mark.parametrize("programs", [{"uvx": UVX}, {"cc-tailscale": INSTALLED, "uvx": "echo I was run too"}])
+def test_the_hook_says_that_messages_wait(tmp_path: Path, programs: dict[str, str]) -> None:
+    ran = run_hook(tmp_path, **programs)
     assert ran.returncode == 0
     told = json.loads(ran.stdout)["hookSpecificOutput"]
     assert told["hookEventName"] == "Stop"
@@ -139,9 +145,9 @@ def test_the_hook_says_that_messages_wait(tmp_path: Path) -> None:
 
 
 # uv ends with 2 where it finds no package; to Claude Code that would mean: take the user's prompt back.
-@pytest.mark.parametrize("uvx", [None, "echo no such package >&2; exit 2"])
-def test_where_the_hook_cannot_be_run_it_is_silent_and_stops_nothing(tmp_path: Path, uvx: str | None) -> None:
-    ran = run_hook(tmp_path, uvx)
+@pytest.mark.parametrize("there", [[], ["uvx"], ["cc-tailscale"], ["cc-tailscale", "uvx"]])
+def test_where_the_hook_cannot_be_run_it_is_silent_and_stops_nothing(tmp_path: Path, there: list[str]) -> None:
+    ran = run_hook(tmp_path, **dict.fromkeys(there, "echo no such package >&2; exit 2"))
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
 
 
