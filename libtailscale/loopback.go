@@ -11,8 +11,6 @@ import (
 	"net/http/httputil"
 	"regexp"
 	"time"
-
-	"tailscale.com/net/memnet"
 )
 
 const (
@@ -54,7 +52,6 @@ type loopback struct {
 	ln            net.Listener
 	socksPassword string
 	apiPassword   string
-	api           *memnet.Listener // hands HTTP connections to the HTTP server
 }
 
 // openLoopback opens the port on the first call.

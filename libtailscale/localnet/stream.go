@@ -76,7 +76,7 @@ func (c *control) serveMap(w http.ResponseWriter, r *http.Request, machine key.M
 	}
 	// A streaming request of a modern client is read-only (see
 	// tailcfg.MapRequest.Stream); its zero fields must not overwrite anything.
-	if !req.ReadOnly && !(req.Stream && req.Version >= 68) {
+	if !(req.Stream && req.Version >= 68) {
 		c.net.applyMapRequest(n, &req)
 	} else if req.Stream {
 		c.net.believe(n, &req)
@@ -84,7 +84,7 @@ func (c *control) serveMap(w http.ResponseWriter, r *http.Request, machine key.M
 	if !req.Stream {
 		c.faults.delay(r.Context(), r.URL.Path)
 		w.WriteHeader(http.StatusOK)
-		if !req.OmitPeers || req.ReadOnly {
+		if !req.OmitPeers {
 			if msg, _ := c.net.nextMap(n, &sentMap{}); msg != nil {
 				writeFrame(w, req.Compress, msg)
 			}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"tailscale.com/client/local"
@@ -51,9 +52,9 @@ func addNodeFlags(flags *flag.FlagSet) *nodeFlags {
 }
 
 // sealProcess makes sure that no node of this process sends logs, asks a router
-// for a port, or takes a key or a control server from the environment. Call it
-// before the first node exists.
-func sealProcess() {
+// for a port, or takes a key or a control server from the environment. It acts
+// once, before the first node exists: nodes read what it sets.
+var sealProcess = sync.OnceFunc(func() {
 	envknob.SetNoLogsNoSupport()
 	envknob.Setenv("TS_DISABLE_PORTMAPPER", "1")
 	// A node with a state directory writes part of its map there whether or not
@@ -66,7 +67,7 @@ func sealProcess() {
 	} {
 		os.Unsetenv(name)
 	}
-}
+})
 
 // needNetwork says what is missing where a node could never come up: Tailscale
 // takes a host that has no address beside loopback to be offline.
