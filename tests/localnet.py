@@ -127,6 +127,13 @@ class Localnet:
         """Sets what is wrong with control (delay_ms, logout_delay_ms, hang, outage, …); none given: nothing."""
         self.admin("PUT", "/faults", faults)
 
+    def cut(self, *pairs: tuple[str, str]) -> None:
+        """Lets no packet pass between these nodes ("*": all others) and no longer keeps others apart; none: nobody.
+
+        They go on to see each other, and control.
+        """
+        self.admin("PUT", "/cuts", {"cuts": pairs})
+
     @contextlib.contextmanager
     def peer(self, hostname: str, *arguments: str, key: str | None = None) -> Iterator[dict[str, Any]]:
         """A peer with HTTP, HTTPS and TCP services (libtailscale/localnet/peer.go), as long as the block."""

@@ -22,6 +22,7 @@ import (
 //	GET    /logins                 interactive logins that wait for a person
 //	POST   /logins/complete        {"url", "user", "error"}
 //	GET/PUT /policy                policy; replaced as a whole
+//	GET/PUT /cuts                  {"cuts": [["a", "b"]]}: no packet passes between them; replaced as a whole
 //	GET/PUT /dns                   dnsSettings; only the named parts are replaced
 //	GET    /dns/challenges         what nodes published with set-dns
 //	GET/PUT /faults                faultSet; replaced as a whole
@@ -42,6 +43,8 @@ func (c *control) adminHandler() http.Handler {
 	mux.HandleFunc("POST /logins/complete", c.adminCompleteLogin)
 	mux.HandleFunc("GET /policy", c.adminGetPolicy)
 	mux.HandleFunc("PUT /policy", c.adminPutPolicy)
+	mux.HandleFunc("GET /cuts", c.adminGetCuts)
+	mux.HandleFunc("PUT /cuts", c.adminPutCuts)
 	mux.HandleFunc("GET /dns", c.adminGetDNS)
 	mux.HandleFunc("PUT /dns", c.adminPutDNS)
 	mux.HandleFunc("GET /dns/challenges", c.adminChallenges)

@@ -117,9 +117,9 @@ func (t *tailnet) addPeersLocked(res *mapResponse, n *node, sent *sentMap, compl
 		}
 		now[p.id] = p.revision
 		if complete {
-			res.Peers = append(res.Peers, t.peerWireLocked(p))
+			res.Peers = append(res.Peers, t.seenByLocked(n, p))
 		} else if was, known := sent.peers[p.id]; !known || was != p.revision {
-			res.PeersChanged = append(res.PeersChanged, t.peerWireLocked(p))
+			res.PeersChanged = append(res.PeersChanged, t.seenByLocked(n, p))
 		}
 		introduce(p)
 	}

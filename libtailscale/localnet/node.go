@@ -112,17 +112,21 @@ func (t *tailnet) tailcfgLocked(n *node) *tailcfg.Node {
 func (t *tailnet) peerWireLocked(n *node) json.RawMessage {
 	if n.wire == nil {
 		tn := t.tailcfgLocked(n)
-		// Peers get the public part of a Hostinfo, as from the real server.
-		tn.Hostinfo = (&tailcfg.Hostinfo{
-			OS:        n.hostinfo.OS,
-			OSVersion: n.hostinfo.OSVersion,
-			Hostname:  n.hostinfo.Hostname,
-			App:       n.hostinfo.App,
-			Services:  n.hostinfo.Services,
-		}).View()
+		tn.Hostinfo = publicInfo(n)
 		n.wire = mustJSON(tn)
 	}
 	return n.wire
+}
+
+// publicInfo is the part of a Hostinfo that peers get, as from the real server.
+func publicInfo(n *node) tailcfg.HostinfoView {
+	return (&tailcfg.Hostinfo{
+		OS:        n.hostinfo.OS,
+		OSVersion: n.hostinfo.OSVersion,
+		Hostname:  n.hostinfo.Hostname,
+		App:       n.hostinfo.App,
+		Services:  n.hostinfo.Services,
+	}).View()
 }
 
 // selfLocked is n as it sees itself.

@@ -40,6 +40,7 @@ type tailnet struct {
 	streams      map[*stream]struct{}
 	settings     settings
 	policy       policy
+	cuts         []cut
 	dns          dnsSettings
 	dnsChallenge []setDNSRecord
 	lock         *tailnetLock // nil until the first POST /lock
