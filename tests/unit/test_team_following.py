@@ -23,6 +23,7 @@ from cctailscale.errors import (
     NoAgent,
     TeamEnded,
     TeamRefused,
+    TeamUnusable,
 )
 from cctailscale.teams import following, news, remote, replica
 from cctailscale.teams.commands import Claim, Complete, Create, Release, TaskCommand, Update
@@ -64,6 +65,7 @@ class Way:
         self.number = 2
         self.gone: Exception | None = None
         self.silent = False
+        self.eventless = False
         self.finds = 0
         self.asked: list[str] = []
 
@@ -73,7 +75,7 @@ class Way:
         self.asked.append(path.partition("?")[0])
         async with self.host.peer(self.number) as peer:
             status, answer = await peer.ask(method, f"/v1/{path}", body)
-        if self.silent:
+        if self.silent or (self.eventless and path.startswith("team/events")):
             await anyio.sleep_forever()
         assert len(answer) <= max_bytes
         if status >= 400:
@@ -392,10 +394,52 @@ async def test_a_full_inbox_keeps_no_member_from_following_and_hears_later_what_
 async def test_what_is_known_outlives_the_process(tmp_path: Path) -> None:
     async with followed(tmp_path) as member:
         await lead(member, Create(subject="One"))
+        await known_with(member, "task-1")
         await member.do(Claim())
-    known = replica.load(tmp_path)
-    assert known is not None
-    assert [row.owner for row in known.page(TaskQuery()).rows] == ["member-2"]
+    assert kept_owners(tmp_path) == ["member-2"]
+
+
+async def test_what_a_call_has_made_of_a_task_is_kept_before_an_event_tells_of_it(tmp_path: Path) -> None:
+    async with followed(tmp_path) as member:
+        await lead(member, Create(subject="One"))
+        await known_with(member, "task-1")
+        with anyio.fail_after(SECONDS):
+            while kept_owners(tmp_path) != [None]:  # noqa: ASYNC110 - a file has no event
+                await anyio.sleep(0.01)
+        member.way.eventless = True
+        await member.do(Claim())
+    assert kept_owners(tmp_path) == ["member-2"]
+
+
+async def test_a_list_that_could_not_be_written_is_written_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, failed = Replica.save, anyio.Event()
+
+    async def fails_once(self: Replica, folder: Path) -> None:
+        if not failed.is_set():
+            failed.set()
+            raise TeamUnusable(folder, "is on a full disk", "Make room.")
+        await save(self, folder)
+
+    monkeypatch.setattr(Replica, "save", fails_once)
+    async with followed(tmp_path) as member:
+        await lead(member, Create(subject="One"))
+        with anyio.fail_after(SECONDS):
+            await failed.wait()
+    assert kept_owners(tmp_path) == [None]
+
+
+async def known_with(member: Member, task: str) -> None:
+    """Returns once the member, which follows, knows of the task."""
+    with anyio.fail_after(SECONDS):
+        while member.gateway.replica is None or not member.gateway.replica.can_be_claimed(task):  # noqa: ASYNC110
+            await anyio.sleep(0.01)
+
+
+def kept_owners(folder: Path) -> list[str | None]:
+    known = replica.load(folder)
+    return [] if known is None else [row.owner for row in known.page(TaskQuery()).rows]
 
 
 @pytest.mark.parametrize("lease", ["Infinity", "NaN", "1e300", "-1.5"])

@@ -71,7 +71,7 @@ class Following:
         self._more = anyio.Event()  # there is something to tell
         self._told_at = -math.inf
         self._pause = FIRST_PAUSE_SECONDS
-        self._saved_version = -1
+        self._saved: tuple[Replica, int] | None = None  # what is on the disk: which one, after how many changes
 
     async def run(self) -> TeamEnded:
         """Follows until the team is no more for this session, and says why that is."""
@@ -214,9 +214,11 @@ class Following:
         try:
             await self._file.save()
             known = self._replica
-            if self._keep is None or known is None or self._file.gone or known.version == self._saved_version:
+            if self._keep is None or known is None or self._file.gone:
                 return
-            self._saved_version = known.version
-            await known.save(self._file.folder)
+            state = (known, known.changes)
+            if state != self._saved:
+                await known.save(self._file.folder)
+                self._saved = state
         except CcTailscaleError as error:
             log.warning("what is known of the team could not be written down: %s", error)

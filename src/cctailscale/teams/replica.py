@@ -62,7 +62,10 @@ def forget(folder: Path) -> None:
 
 
 class Replica:
-    """A team as it was at `as_of`, by this machine's clock. `version` is the last event that is in it."""
+    """A team as it was at `as_of`, by this machine's clock. `version` is the last event that is in it.
+
+    `changes` counts what was made known to it, by events and by calls.
+    """
 
     def __init__(self, known: Known) -> None:
         self._facts = known.team
@@ -71,6 +74,7 @@ class Replica:
         self._members = {row.id: row for row in known.members}
         self._tasks = {row.id: row for row in known.tasks}
         self.as_of: datetime = known.as_of
+        self.changes = 0
 
     @classmethod
     async def read(cls, gateway: TeamGateway) -> Replica:
@@ -143,6 +147,7 @@ class Replica:
         self._lease_seconds = page.lease_seconds
 
     def apply(self, event: Event) -> None:
+        self.changes += 1
         if event.member is not None and (event.member.id in self._members or len(self._members) < MAX_KNOWN_MEMBERS):
             self._members[event.member.id] = event.member
         if event.task is not None and event.kind == "task_deleted":
@@ -153,6 +158,7 @@ class Replica:
 
     def put(self, task: Task, *, deleted: bool) -> None:
         """What a call of this session's has made of a task; the event of it comes later, or the lead goes before."""
+        self.changes += 1
         if deleted:
             self._delete(task.id)
         else:
