@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 import zipfile
 from pathlib import Path
@@ -138,6 +139,38 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Makes the pages that come from the code, and the site, to build/site; fails if a page was out of date."""
+    install_requirements(session, "test", "docs")
+    build_localnet(session, install_package(session))
+    run_alone(session, private_network(session), "python", "-m", "pages")
+    # The notice is about a coming MkDocs, and this site builds without it.
+    session.run("mkdocs", "build", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
+
+
+@nox.session
+def recording(session: nox.Session) -> None:
+    """Records the demo anew, for the site: docs/demo.svg."""
+    install_requirements(session, "test")
+    build_localnet(session, install_package(session))
+    run_alone(session, private_network(session), "python", "-m", "pages.recording")
+
+
+@nox.session(venv_backend="none")
+def newcomer(session: nox.Session) -> None:
+    """The README's commands for developers, in a clean clone, with empty caches and no Go; takes minutes."""
+    with tempfile.TemporaryDirectory(prefix="cc-tailscale-newcomer-") as folder:
+        home, clone = Path(folder, "home"), Path(folder, "clone")
+        home.mkdir()
+        session.run("git", "clone", "--quiet", str(ROOT), str(clone), external=True)
+        shell = (str(shutil.which("sh")), "-euc")
+        for command in readme_commands(clone / "README.md"):
+            session.log(command)
+            with session.chdir(clone):
+                session.run(*shell, command, external=True, include_outer_env=False, env=newcomer_environment(home))
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """The benchmarks, side by side with what they are compared to; arguments after `--` go to them."""
     install_requirements(session, "test")
@@ -169,7 +202,7 @@ def wheel(session: nox.Session) -> None:
     try_installed(session, built)
 
 
-@nox.session(requires=["tests", "ecosystem", "wheel", "bench"])
+@nox.session(requires=["tests", "ecosystem", "wheel", "docs", "bench", "newcomer"])
 def full(session: nox.Session) -> None:
     """All of the above, then the slow extras: the race detector over the Go tests, and fuzzing."""
     install_requirements(session)
@@ -264,6 +297,23 @@ def install_outside_tools(session: nox.Session) -> None:
 def build_environment() -> dict[str, str | None]:
     """Undoes what would make the extension's bytes depend on who builds it."""
     return dict.fromkeys(("PYTHONPATH", "PYTHONHOME"))
+
+
+def readme_commands(readme: Path) -> list[str]:
+    """What the README tells a developer to type, without its remarks."""
+    section = readme.read_text(encoding="utf-8").partition("## Develop it")[2].partition("\n## ")[0]
+    return [line.partition("  #")[0].strip() for line in re.findall(r"^\$ (.+)$", section, flags=re.MULTILINE)]
+
+
+def newcomer_environment(home: Path) -> dict[str, str | None]:
+    """The environment of somebody who begins: no caches, no Go; the system's package registries stay."""
+    mine = {"HOME", "PATH", "VIRTUAL_ENV", "NOXSESSION", "PYTHONPATH", "PYTHONHOME", "PIP_CACHE_DIR", "UV_CACHE_DIR"}
+    kept = {
+        name: value for name, value in os.environ.items() if name not in mine and not name.startswith(("GO", "XDG_"))
+    }
+    kept |= {name: value for name, value in os.environ.items() if name in ("GOPROXY", "GOSUMDB", "GONOSUMDB")}
+    folders = [folder for folder in os.get_exec_path() if not Path(folder, "go").exists()]
+    return {**kept, "HOME": str(home), "PATH": os.pathsep.join(folders)}
 
 
 # ---- checking ------------------------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 """The documents say what the code has: tools, settings, modules; and their links lead somewhere."""
 
+import ast
 import re
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
@@ -8,9 +10,12 @@ from typing import Any, get_args
 import pytest
 
 from cctailscale.agents.hosting import endpoints
+from cctailscale.commands.checks import CHECKS
 from cctailscale.config import Settings
 from cctailscale.teams.model import EventKind, RefusalCode
 from cctailscale.tools.catalog import tools_of
+from demo.scenes import STEPS
+from pages import answers, recording, settings, tools
 
 ROOT = Path(__file__).parent.parent.parent
 PACKAGE = ROOT / "src" / "cctailscale"
@@ -85,3 +90,85 @@ def test_the_protocol_names_what_a_team_can_be_asked_and_answers() -> None:
     assert [cell for cell in first_cells(teams) if "/v1/team" in cell] == asked
     kinds, codes = get_args(EventKind), get_args(RefusalCode)
     assert [word for word in (*kinds, *codes) if f"`{word}`" not in teams] == []
+
+
+# ---- what is made from the code
+
+
+def test_the_page_of_tools_is_what_the_tools_and_their_answers_make() -> None:
+    assert tools.PAGE.read_text() == tools.page(answers.kept()), "nox -s docs makes it anew"
+
+
+def test_the_page_of_settings_is_what_the_settings_make() -> None:
+    assert settings.PAGE.read_text() == settings.page(), "nox -s docs makes it anew"
+
+
+def test_every_tool_has_a_real_answer_without_what_differs_from_run_to_run() -> None:
+    kept = answers.kept()
+    assert set(kept) == {tool.name for tool in tools.registered()}
+    assert all(answers.shaped(one.answer) == one.answer for one in kept.values())
+
+
+def test_answers_of_two_runs_differ_in_nothing() -> None:
+    one, other = (
+        {"regions": [{"code": code, "latency_ms": number} for code in codes], "os": system, "lease_ms": 90000}
+        for codes, number, system in (("ab", 0.1, "linux"), ("ba", 0.2, "macOS"))
+    )
+    assert answers.steady(one) == answers.steady(other) != answers.steady(one | {"lease_ms": 5000})
+    text = "<data {}>\nDate: {}\nat {} on 127.0.0.1:{}\n</data {}>"
+    first = text.format("0" * 16, "Wed, 25 Nov 2026 14:39:48 GMT", "2026-11-25T14:39:48Z", 1, "0" * 16)
+    second = text.format("f" * 16, "Thu, 26 Nov 2026 01:02:03 GMT", "2026-11-26T01:02:03.5Z", 65535, "f" * 16)
+    assert answers.shaped(first) == answers.shaped(second)
+
+
+def test_the_recording_shows_each_step_of_the_demo_and_is_small() -> None:
+    drawn = recording.FILE.read_text()
+    shown = recording.words(drawn)
+    assert [step.title for step in STEPS if step.title not in shown] == []
+    assert "All of that was real" in shown
+    assert len(drawn) < 300_000
+    assert not re.search(r"(?:href|src)=|url\((?!#)|<script", drawn)  # GitHub shows it, and nothing is fetched
+
+
+# ---- troubleshooting
+
+
+def words_of(text: ast.expr) -> str:
+    """The longest piece that a sentence has whatever its values are; "" unless that is two words or more."""
+    pieces = [str(part.value) for part in ast.walk(text) if isinstance(part, ast.Constant)]
+    longest = max((piece.strip(' ().;:,"') for piece in pieces), key=len, default="")
+    return longest if " " in longest else ""
+
+
+def findings() -> Iterator[str]:
+    """Of each finding of the doctor that is not all well, what it says in any case."""
+    for name in ("checks", "committed", "doctor"):
+        for node in ast.walk(ast.parse((PACKAGE / "commands" / f"{name}.py").read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "Found":
+                outcome, detail = node.args[:2]
+                if ast.literal_eval(outcome) != "ok":
+                    yield words_of(detail)
+
+
+def errors() -> Iterator[tuple[str, str]]:
+    """Each error, and what it says in any case: that it happened, else what that means."""
+    for path in (PACKAGE / "errors").glob("*.py"):
+        for cls in (node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)):
+            for node in ast.walk(cls):
+                if isinstance(node, ast.Call) and ast.unparse(node.func) == "super().__init__":
+                    yield cls.name, next(filter(None, map(words_of, node.args)), "")
+
+
+def test_each_check_of_the_doctor_has_its_place_in_troubleshooting() -> None:
+    headings = re.findall(r"^### (.+)$", section("docs/troubleshooting.md", "What the doctor finds"), re.MULTILINE)
+    assert headings == [*(check.name for check in CHECKS), "Any of them"]
+
+
+@pytest.mark.parametrize("said", sorted({*findings()} - {""}))
+def test_each_finding_of_the_doctor_has_its_place_in_troubleshooting(said: str) -> None:
+    assert said in section("docs/troubleshooting.md", "What the doctor finds")
+
+
+@pytest.mark.parametrize(("error", "said"), [(error, said) for error, said in errors() if said])
+def test_each_error_has_its_place_in_troubleshooting(error: str, said: str) -> None:
+    assert said in (ROOT / "docs" / "troubleshooting.md").read_text(), error
