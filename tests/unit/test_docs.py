@@ -84,6 +84,13 @@ def test_every_link_leads_to_a_file_or_heading(document: Path) -> None:
         assert not heading or heading in map(anchor, headings), target
 
 
+def test_the_sites_menu_has_every_page() -> None:
+    menu = (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2]
+    assert sorted(re.findall(r": ([\w-]+\.md)$", menu, flags=re.MULTILINE)) == sorted(
+        page.name for page in (ROOT / "docs").glob("*.md")
+    )
+
+
 def test_the_protocol_names_what_a_team_can_be_asked_and_answers() -> None:
     teams = section("docs/agent-protocol.md", "Teams")
     asked = [f"`{endpoint.method} {endpoint.path}`" for endpoint in endpoints(lambda: None)]
