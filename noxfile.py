@@ -162,6 +162,9 @@ def newcomer(session: nox.Session) -> None:
     with tempfile.TemporaryDirectory(prefix="cc-tailscale-newcomer-") as folder:
         home, clone = Path(folder, "home"), Path(folder, "clone")
         home.mkdir()
+        lost = [tool for tool in ("cc", "git", "python3") if not shutil.which(tool, path=without_go())]
+        if lost:
+            session.error(f"{', '.join(lost)} lies in the folder that Go lies in, which this leaves out")
         session.run("git", "clone", "--quiet", str(ROOT), str(clone), external=True)
         shell = (str(shutil.which("sh")), "-euc")
         for command in readme_commands(clone / "README.md"):
@@ -312,8 +315,12 @@ def newcomer_environment(home: Path) -> dict[str, str | None]:
         name: value for name, value in os.environ.items() if name not in mine and not name.startswith(("GO", "XDG_"))
     }
     kept |= {name: value for name, value in os.environ.items() if name in ("GOPROXY", "GOSUMDB", "GONOSUMDB")}
-    folders = [folder for folder in os.get_exec_path() if not Path(folder, "go").exists()]
-    return {**kept, "HOME": str(home), "PATH": os.pathsep.join(folders)}
+    return {**kept, "HOME": str(home), "PATH": without_go()}
+
+
+def without_go() -> str:
+    """PATH without the folders that have a Go."""
+    return os.pathsep.join(folder for folder in os.get_exec_path() if not Path(folder, "go").exists())
 
 
 # ---- checking ------------------------------------------------------------------------------------------------------
