@@ -650,6 +650,14 @@ def test_a_device_of_a_member_who_left_and_of_one_who_is_there_is_the_latters(as
     assert asked.refused(Join(device("ada"), token("x"))).code == "removed"
 
 
+def test_who_left_is_not_removed_while_its_device_is_there_as_another_member(asked: Asked) -> None:
+    asked.change(Leave(), "ada")
+    asked.change(Return(device("ada"), token("bob")))
+    refused = asked.refused(Remove(asked.ids["ada"]), LEAD)
+    assert refused.code == "no_such_member"
+    assert f"{asked.ids['ada']} has left, and its device is there as {asked.ids['bob']}" in refused.message
+
+
 def test_the_lead_returns_with_the_device_that_it_has_now(asked: Asked) -> None:
     change = asked.change(Return(device("lead-2"), None))
     assert kinds(change) == ["lead_returned"]

@@ -82,6 +82,9 @@ def remove(draft: Draft, command: Remove) -> Change:
         refuse("not_yours", "The lead cannot be removed; it can disband its team.")
     if member.gone == "removed":
         refuse("no_such_member", f"{called(draft.team, member.id)} has been removed already.")
+    there = draft.team.of_node(member.identity.node_id)
+    if there is not None and there.id != member.id and not there.gone:  # a removed device is no present member
+        refuse("no_such_member", f"{member.id} has left, and its device is there as {there.id}: name that one.")
     return _goes(draft, member, "removed")
 
 
