@@ -405,11 +405,16 @@ def _parse_record(content: bytes) -> Record | None:
 
 def _write_record(dir_fd: int, record: Record) -> None:
     """Writes ``session.json``. Raises OSError."""
-    replace_file(dir_fd, _RECORD, json.dumps({"version": _VERSION, **asdict(record)}, indent=1).encode() + b"\n")
+    _replace_file(dir_fd, _RECORD, json.dumps({"version": _VERSION, **asdict(record)}, indent=1).encode() + b"\n")
 
 
-def replace_file(dir_fd: int, name: str, content: bytes) -> None:
-    """Writes a small file, mode 0600, so that a reader sees the old or the new one, never a part. Raises OSError."""
+def replace_file(path: Path, content: bytes) -> None:
+    """Writes a file, mode 0600, so that a reader sees the old or the new one, never a part. Raises OSError."""
+    with _open_fd(path.parent, _DIRECTORY) as fd:
+        _replace_file(fd, path.name, content)
+
+
+def _replace_file(dir_fd: int, name: str, content: bytes) -> None:
     part = f".{name}.{secrets.token_hex(4)}"
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -53,11 +53,7 @@ def write(folder: Path, unread: Unread) -> None:
     # A name of another form is counted, and not told.
     senders = [[name, count] for name, count in unread.senders if _NAME.match(name)]
     content = {"version": _VERSION, "session": unread.session, "unread": unread.total, "senders": senders}
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        replace_file(fd, FILE, json.dumps(content).encode())
-    finally:
-        os.close(fd)
+    replace_file(folder / FILE, json.dumps(content).encode())
 
 
 def read(state_dir: Path, session: str | None = None) -> list[Unread]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import os
-import secrets
 from itertools import count
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -14,6 +11,7 @@ from pydantic import Field, ValidationError
 
 from cctailscale.documents import Document
 from cctailscale.errors import BadDocument, TeamUnusable
+from cctailscale.statedir import replace_file
 
 FORMAT = 1
 
@@ -60,20 +58,8 @@ def read(kind: type[K], path: Path) -> K | None:
 
 def write(path: Path, document: Kept) -> None:
     """Puts `document` in the place of the file, whole or not at all. Raises TeamUnusable."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        content = document.to_json()
-        try:
-            fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            with os.fdopen(fd, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(fd)
-            part.replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                part.unlink()
-            raise
+        replace_file(path, document.to_json())
     except OSError as error:
         raise _unusable(path, "written", error) from error
 
