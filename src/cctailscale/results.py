@@ -1,10 +1,13 @@
-"""What the tools' results have in common, as types that load nothing heavy."""
+"""What the tools' results have in common: their form, and how much fits. It loads nothing heavy."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+
+T = TypeVar("T")
 
 
 class Compact(BaseModel):
@@ -20,3 +23,14 @@ class Compact(BaseModel):
             for name, value in dump(self).items()
             if fields[name].is_required() or (value is not None and value != [])
         }
+
+
+def fitting(items: Iterable[T], size: Callable[[T], int], room: int) -> list[T]:
+    """The first of `items`, and those after it for which there is room; `size` and `room` count the same."""
+    fit: list[T] = []
+    for item in items:
+        room -= size(item)
+        if fit and room < 0:
+            break
+        fit.append(item)
+    return fit

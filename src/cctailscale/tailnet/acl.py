@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from cctailscale.errors import plain
+from cctailscale.results import fitting
 from cctailscale.tailnet.device import Device
 from cctailscale.tailnet.filterrules import PacketFilter, Source
 from cctailscale.tailnet.models import Peer, Status
-from cctailscale.tailnet.peers import away, everybody, fitting
+from cctailscale.tailnet.peers import MAX_LIST_CHARS, away, everybody
 from cctailscale.tailnet.results import AclCheck, Protocol
 
 # A policy can have thousands of rules; with a source or a port there are few that matter.
@@ -63,7 +64,7 @@ async def check(device: Device, source: str | None, port: int | None, protocol: 
     else:
         about = " for that" if source is not None or port is not None else ""
         said = f"These are the rules{about}. With both source and port, this tool decides whether it is allowed."
-    sentences = fitting((rules.in_words(number) for number in numbers[:MAX_RULES]), len)
+    sentences = fitting((rules.in_words(number) for number in numbers[:MAX_RULES]), len, MAX_LIST_CHARS)
     if len(sentences) < len(numbers):
         said = f"{said} {len(numbers) - len(sentences)} more rules are about it than are shown."
     return AclCheck(

@@ -6,13 +6,12 @@ All of it is made from what LocalAPI's `status` and `whois` say; nothing is aske
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address, ip_network
 from json import dumps
-from typing import Any, TypeVar
+from typing import Any
 
 from cctailscale.errors import BadName, plain
+from cctailscale.results import fitting
 from cctailscale.tailnet.models import Peer, Status, User, WhoIs
 from cctailscale.tailnet.results import DeviceRow, Devices, Identity, Owner
-
-T = TypeVar("T")
 
 # A policy may grant anything; beyond this only the names of what it grants are shown.
 MAX_CAPABILITY_CHARS = 4000
@@ -48,7 +47,9 @@ def page(status: Status, words: str, online_only: bool, limit: int, cursor: str 
         found.append((_key(peer, status), peer))
     found.sort(key=lambda pair: pair[0])
     rest = [pair for pair in found if cursor is None or pair[0] > cursor]
-    rows = fitting((_row(peer, status) for _, peer in rest[:limit]), lambda row: len(row.model_dump_json()))
+    rows = fitting(
+        (_row(peer, status) for _, peer in rest[:limit]), lambda row: len(row.model_dump_json()), MAX_LIST_CHARS
+    )
     return Devices(
         total=total,
         online=online,
@@ -56,17 +57,6 @@ def page(status: Status, words: str, online_only: bool, limit: int, cursor: str 
         cursor=rest[len(rows) - 1][0] if len(rest) > len(rows) else None,
         notice=away(status),
     )
-
-
-def fitting(items: Iterable[T], size: Callable[[T], int], room: int = MAX_LIST_CHARS) -> list[T]:
-    """The first of `items`, and those after it for which a result has room; `size` and `room` are in characters."""
-    fit: list[T] = []
-    for item in items:
-        room -= size(item)
-        if fit and room < 0:
-            break
-        fit.append(item)
-    return fit
 
 
 def everybody(status: Status) -> Iterable[Peer]:

@@ -189,7 +189,8 @@ class Lead:
         events = await self._events(after)
         if events is None:
             return EventPage(events=(), version=self.facts.version, reset=True, lease_seconds=self.lease_seconds)
-        return self._page(tuple(events), after)
+        page = listing.paged(events)
+        return EventPage(events=page, version=page[-1].seq if page else after, lease_seconds=self.lease_seconds)
 
     def proof(self, nonce: str, lead_node: str, asker_node: str) -> str:
         """The signature that shows `asker_node` that `lead_node`, which is this one, has the team's key."""
@@ -374,12 +375,3 @@ class Lead:
             newer = self._recent[-1].seq - after
             return list(self._recent)[-newer:][:MAX_ROWS] if newer > 0 else ()
         return await self._store.events(after, MAX_ROWS)
-
-    def _page(self, events: tuple[Event, ...], after: int) -> EventPage:
-        """As many of the events as fit into a page; one does."""
-        while True:
-            version = events[-1].seq if events else after
-            page = EventPage(events=events, version=version, lease_seconds=self.lease_seconds)
-            if len(events) <= 1 or len(page.model_dump_json().encode()) <= EventPage.max_bytes:
-                return page
-            events = events[: len(events) // 2]

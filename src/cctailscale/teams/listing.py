@@ -8,10 +8,11 @@ from typing import TypeVar
 
 from cctailscale.documents import Document
 from cctailscale.errors import plain
+from cctailscale.results import fitting
 from cctailscale.teams.model import EXCERPT_CHARS, Member, MemberRow, Refused, Task, TaskRow, Team
 from cctailscale.teams.wire import Counts, TaskPage, TaskQuery, TeamView
 
-# Of a page's rows, so that a page fits into wire.MAX_LIST_BYTES with the members' names.
+# Of a page's rows or events, so that a page fits into wire.MAX_LIST_BYTES with the members' names.
 MAX_ROWS_BYTES = 320 * 1024
 # Of the members whom a name may mean, in a refusal.
 MAX_CANDIDATES = 5
@@ -110,7 +111,7 @@ def page(team: Team, query: TaskQuery, you: str) -> TaskPage | Refused:
         (placed for placed in matching if last is None or (placed[0] > last and placed[1].changed <= as_of)),
         key=lambda placed: placed[0],
     )
-    rows = fitting(row(team, task) for _, task in left[: query.limit])
+    rows = paged(row(team, task) for _, task in left[: query.limit])
     return TaskPage(
         rows=rows,
         total=len(matching),
@@ -121,15 +122,9 @@ def page(team: Team, query: TaskQuery, you: str) -> TaskPage | Refused:
     )
 
 
-def fitting(rows: Iterable[D], room: int = MAX_ROWS_BYTES) -> tuple[D, ...]:
+def paged(rows: Iterable[D]) -> tuple[D, ...]:
     """The first rows or events that fit on a page, one at least: the largest is far smaller than a page."""
-    found: list[D] = []
-    for each in rows:
-        room -= len(each.model_dump_json().encode())
-        if room < 0 and found:
-            break
-        found.append(each)
-    return tuple(found)
+    return tuple(fitting(rows, lambda each: len(each.model_dump_json().encode()), MAX_ROWS_BYTES))
 
 
 def view(team: Team, you: str, lease_seconds: float) -> TeamView:

@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from cctailscale.errors import plain
-from cctailscale.tailnet.peers import MAX_LIST_CHARS, fitting
+from cctailscale.results import fitting
+from cctailscale.tailnet.peers import MAX_LIST_CHARS
 from cctailscale.teams import model, results, telling, wire
 from cctailscale.tools.fence import neutral
 
