@@ -356,6 +356,13 @@ async def test_a_replaced_device_goes_on_with_the_same_server(stage: Stage, tmp_
     assert [body for _, body in await agent.stored()] == ["new", "old"]
 
 
+async def test_a_port_can_be_listened_on_again_as_soon_as_its_listener_has_ended(stage: Stage) -> None:
+    device = await stage.device("again")
+    for _ in range(50):
+        async with listening.Listener.opened(device.handle, PORT):
+            pass
+
+
 async def test_a_message_that_is_being_stored_when_the_server_ends_is_stored(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,11 +20,24 @@ from cctailscale.tailnet.binding import NodeHandle
 from cctailscale.tailnet.listener import Listener
 
 
+class End(socket.socket):
+    """A listener's end; Go closes its own once this one is shut down."""
+
+    sends: socket.socket
+
+    def shutdown(self, how: int) -> None:
+        super().shutdown(how)
+        if self.sends.fileno() != -1:
+            self.sends.shutdown(socket.SHUT_WR)
+
+
 class Go:
     """The other end of a listener's socket."""
 
     def __init__(self) -> None:
-        self.sends, self.listener = socket.socketpair()
+        self.sends, listener = socket.socketpair()
+        self.listener = End(fileno=listener.detach())
+        self.listener.sends = self.sends
 
     async def listen(self, port: int) -> socket.socket:
         assert port == 9321

@@ -13,7 +13,7 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
@@ -24,7 +24,7 @@ import anyio.abc
 
 from cctailscale.audit import OFF, Audit
 from cctailscale.call import answering, carried
-from cctailscale.errors import CcTailscaleError, ForwardsFull, InboundOff, NodeFailed, PortUnfit
+from cctailscale.errors import CcTailscaleError, ForwardsFull, InboundOff, PortUnfit
 from cctailscale.tailnet.forward import Traffic, outcome_of
 from cctailscale.tailnet.listener import Listener
 from cctailscale.tailnet.splice import Splice, close
@@ -45,9 +45,6 @@ MAX_FORWARDS = 8
 CONNECT_SECONDS = 5.0
 # A grant that is taken back ends what it opened within this. WhoIs is answered from memory.
 DECIDE_AGAIN_SECONDS = 5.0
-# Go frees a port a moment after its listener was closed, and does not say when.
-FREED_TRIES = 20
-FREED_PAUSE_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +171,10 @@ class InboundForwards:
         """Listens on `device`, then on each that takes its place, until the forward is closed."""
         try:
             with forward.scope:
-                async with _listening(device, forward.port) as listener, anyio.create_task_group() as serving:
+                async with (
+                    Listener.opened(device.handle, forward.port) as listener,
+                    anyio.create_task_group() as serving,
+                ):
                     await _named(forward, device)
                     self._forwards[forward.id] = forward
                     task_status.started()
@@ -188,7 +188,7 @@ class InboundForwards:
 
     async def _serve_anew(self, forward: InboundForward, device: Device) -> None:
         try:
-            async with _listening(device, forward.port) as listener:
+            async with Listener.opened(device.handle, forward.port) as listener:
                 await _named(forward, device)
                 await self._serve(forward, device, listener)
         except CcTailscaleError as error:
@@ -307,21 +307,6 @@ class InboundForwards:
             if refused is not None or peer.node_id != visit.peer.node_id:
                 visit.splice.reset(str(refused) if refused else "the peer's address now belongs to another device")
                 return
-
-
-@asynccontextmanager
-async def _listening(device: Device, port: int) -> AsyncIterator[Listener]:
-    """A listener on a port that may have been closed just now. Raises NodeClosed, NodeFailed."""
-    async with AsyncExitStack() as stack:
-        yield await _opened(stack, device, port)
-
-
-async def _opened(stack: AsyncExitStack, device: Device, port: int) -> Listener:
-    for _ in range(FREED_TRIES):
-        with suppress(NodeFailed):
-            return await stack.enter_async_context(Listener.opened(device.handle, port))
-        await anyio.sleep(FREED_PAUSE_SECONDS)
-    return await stack.enter_async_context(Listener.opened(device.handle, port))
 
 
 async def _named(forward: InboundForward, device: Device) -> None:

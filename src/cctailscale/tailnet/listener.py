@@ -11,7 +11,7 @@ import logging
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 MAX_CONNECTIONS = 512
 # Of one address. A device has two: four devices leave at least half of the listener to all others.
 MAX_PER_ADDRESS = 32
+# For Go to give a port back; it does so at once, unless this machine has no time for it.
+FREE_SECONDS = 1.0
 # TAILSCALE_ACCEPT_BYTES in tailscale.h.
 FRAME_BYTES: Final = 64
 
@@ -60,11 +62,22 @@ class Listener:
     async def opened(cls, handle: NodeHandle, port: int) -> AsyncIterator[Listener]:
         """Listens on `port` of the node's addresses. Connections wait until `serve` takes them.
 
-        Raises NodeClosed; NodeFailed, also where the port is in use.
+        At the end of the block the port is free again. Raises NodeClosed; NodeFailed, also where the port is in use.
         """
         with await handle.listen(port) as arrivals:
             arrivals.setblocking(False)
-            yield cls(arrivals)
+            listener = cls(arrivals)
+            try:
+                yield listener
+            finally:
+                await listener._free()
+
+    async def _free(self) -> None:
+        """Tells Go to listen no more, and waits until it has closed its end, which it does after that."""
+        with anyio.move_on_after(FREE_SECONDS, shield=True), suppress(OSError, NodeFailed):
+            self._arrivals.shutdown(socket.SHUT_WR)
+            while (arrived := await self._next()) is not None:
+                arrived[0].close()
 
     async def serve(self, serve: Serve) -> None:
         """Runs `serve` for each connection, as a task of its own, until the node closes; what is open ends then.
