@@ -38,7 +38,9 @@ NAME_SECONDS = 0.5
 # Of one call: a message to everybody has more, and then they are counted.
 MAX_SHOWN_TARGETS = 20
 # The arguments of tools that say what the caller wants to reach. Others (bodies, headers, files) are not shown.
-TARGET_ARGUMENTS = ("url", "host", "port", "address", "name", "domain", "source", "to")
+TARGET_ARGUMENTS = (
+    "url", "host", "port", "address", "name", "domain", "source", "to", "lead_hostname", "member", "owner",
+)  # fmt: skip
 
 
 class Surroundings(Protocol):

@@ -104,6 +104,11 @@ def test_what_was_asked_for_shows_no_user_password_query_body_or_header() -> Non
     assert asked(arguments, Redactor()) == {"url": "https://web/a", "to": ["web", "x [2J"], "port": 80}
 
 
+@pytest.mark.parametrize("name", ["lead_hostname", "member", "owner"])
+def test_a_device_that_a_tool_for_teams_is_called_with_is_shown(name: str) -> None:
+    assert asked({name: "cc-ada-app-3f2a", "subject": "Publish"}, Redactor()) == {name: "cc-ada-app-3f2a"}
+
+
 @pytest.mark.parametrize("before", range(MAX_ADDRESS_CHARS - len(SECRET), MAX_ADDRESS_CHARS + 1))
 def test_no_part_of_a_secret_is_left_where_an_address_is_cut(before: int) -> None:
     url = f"http://web/{'x' * (before - 11)}{SECRET}/more"
