@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -54,6 +56,7 @@ class Agent:
 
     def __init__(self, user: str, environ: dict[str, str], log: TextIO) -> None:
         self.user = user
+        self._pid_file = Path(environ["HOME"]) / "pid"
         self._environ = environ
         self._log = log
         self._leave = anyio.Event()
@@ -68,8 +71,9 @@ class Agent:
         return agent
 
     async def _hold(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-        command, *arguments = command_line()
-        server = StdioServerParameters(command=command, args=arguments, env=self._environ)
+        # The SDK does not tell whom it has started; a shell that becomes the server does.
+        arguments = ["-c", 'echo $$ >"$0"; exec "$@"', str(self._pid_file), *command_line()]
+        server = StdioServerParameters(command="sh", args=arguments, env=self._environ)
         channel = NotificationBinding(method=CHANNEL, params_type=Hint, handler=self._told.send)
         began = time.perf_counter()
         try:
@@ -111,6 +115,11 @@ class Agent:
         with anyio.fail_after(LEAVE_SECONDS):
             await self._gone.wait()
         return moment
+
+    async def kill(self) -> None:
+        """Kills the server with SIGKILL: it can say goodbye to nobody."""
+        os.kill(int(self._pid_file.read_text()), signal.SIGKILL)
+        await self.leave()
 
 
 def command_line() -> list[str]:

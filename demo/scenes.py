@@ -12,6 +12,7 @@ from demo.door import Door
 from demo.reach import the_diagnosis, the_forward
 from demo.stage import Stage, Step, expect
 from demo.talk import another_person, the_conversation
+from demo.team import a_team, the_lead_gone
 from tests.localnet import Localnet
 
 PEER = "web"
@@ -37,7 +38,7 @@ async def a_tailnet(stage: Stage) -> str:
 
 async def a_server(stage: Stage) -> str:
     """cc-tailscale as a client starts it: nothing joins before a tool is called."""
-    agent = stage.alice = await stage.agent("alice", "shop", TS_ALLOW_FROM=BOB)
+    agent = stage.alice = await stage.agent("alice", "shop", TS_ALLOW_FROM=BOB, TS_ENABLE_TEAMS="1")
     stage.screen.facts(
         {
             "server": f"cc-tailscale {agent.version}; initialize answered {agent.answered_ms:.0f} ms after exec",
@@ -128,8 +129,11 @@ async def the_end(stage: Stage) -> str:
     passed = 0.0
     for agent in (stage.alice, stage.bob):
         (device,) = [device for device in stage.tailnet.agents() if device["user"] == f"{agent.user}@example.com"]
+        seen = stage.tailnet.last_event()
         moment = await agent.leave()
-        wait = functools.partial(stage.tailnet.wait_for, "removed", device["hostname"], seconds=REMOVAL_SECONDS)
+        wait = functools.partial(
+            stage.tailnet.wait_for, "removed", device["hostname"], after=seen, seconds=REMOVAL_SECONDS
+        )
         removed = await anyio.to_thread.run_sync(wait)
         passed = max(passed, (removed["time_ns"] - moment) / 1e6)
         stage.screen.facts({"control": f"{device['name']} is gone ({removed['detail']})"})
@@ -137,9 +141,9 @@ async def the_end(stage: Stage) -> str:
     left = [node["hostname"] for node in stage.tailnet.agents()]
     expect(not left, f"control still has {left}")
     state = [path for path in stage.folder.glob("*/state/**/*") if path.is_file() and path.name != ".lock"]
-    kept = {path.name for path in state if "inboxes" not in path.parts}
+    kept = {path.name for path in state if not {"inboxes", "teams"}.intersection(path.parts)}
     expect(not kept, f"the state directories still hold {kept}")
-    return f"gone from control {passed:.0f} ms after their clients left; of each session nothing but its inbox stays"
+    return f"gone from control {passed:.0f} ms after their clients left; their inboxes stay, and Alice's team"
 
 
 STEPS = (
@@ -152,5 +156,7 @@ STEPS = (
     Step("A port for a local program", the_forward),
     Step("Another person's agent", another_person),
     Step("A message, and its answer", the_conversation),
+    Step("A team, and its tasks", a_team),
+    Step("A lead that is killed, and comes back", the_lead_gone),
     Step("The end of the session", the_end),
 )

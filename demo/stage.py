@@ -21,6 +21,8 @@ from tests.localnet import Localnet
 # A demo takes some seconds. One that hangs has failed.
 PLAY_SECONDS = 120.0
 LOG_LINES = 10
+# Of a tool.
+Argument = str | int | bool | list[str]
 
 
 class Failed(Exception):  # noqa: N818 - a step that failed, not an error in the demo
@@ -82,7 +84,7 @@ class Stage:
         self.screen.facts({"settings": shown.replace(str(home), "…")})
         return await Agent.started(self.tasks, user, environ | settings, self.log)
 
-    async def call(self, agent: Agent, tool: str, **arguments: str | int) -> tuple[Answer, list[str]]:
+    async def call(self, agent: Agent, tool: str, **arguments: Argument) -> tuple[Answer, list[str]]:
         """Calls a tool of an agent and shows the call and its progress; the answer, and the stages it reported."""
         shown = ", ".join(f"{name}={json.dumps(value)}" for name, value in arguments.items())
         self.screen.command(agent.user, f"{tool}({shown})")
@@ -94,7 +96,7 @@ class Stage:
 
         return await agent.call(tool, arguments, progressed), stages
 
-    async def data(self, agent: Agent, tool: str, **arguments: str | int) -> dict[str, Any]:
+    async def data(self, agent: Agent, tool: str, **arguments: Argument) -> dict[str, Any]:
         """The same, for a call that has to succeed: what it answers, as data."""
         answer, _ = await self.call(agent, tool, **arguments)
         expect(not answer.is_error, answer.text)

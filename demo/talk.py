@@ -37,7 +37,7 @@ async def the_conversation(stage: Stage) -> str:
     """Bob adds what the refusal named. A message arrives, is told, read, and answered."""
     stage.screen.note("Bob adds that, and starts his session again:")
     await stage.bob.leave()
-    stage.bob = await stage.agent("bob", "site", TS_ALLOW_FROM=ALICE)
+    stage.bob = await stage.agent("bob", "site", TS_ALLOW_FROM=ALICE, TS_ENABLE_TEAMS="1")
     his = await _joined(stage, stage.bob, status="fixing the build")
     await _known(stage.alice, his)
     listed = await stage.data(stage.alice, "tailscale_agents")

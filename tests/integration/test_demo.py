@@ -106,13 +106,39 @@ def test_it_shows_that_another_persons_agent_lets_nobody_in_unasked(shown: str) 
 
 def test_it_shows_a_message_told_read_and_answered_with_verified_senders(shown: str) -> None:
     message = step(shown, "A message, and its answer")
-    assert "TS_ALLOW_FROM=alice@example.com bob> " in message
+    assert "TS_ALLOW_FROM=alice@example.com TS_ENABLE_TEAMS=1 bob> " in message
     assert re.search(r'without having asked: \| Message from cc-alice-shop-[0-9a-f]{4}\.\S+: "Build"\. ', message), (
         message
     )
     senders = re.findall(r"> tailscale_check_messages\(\) .*? From cc-(\S+?)-\S+ \((\S+)\), verified;", message)
     assert senders == [("alice", "alice@example.com"), ("bob", "bob@example.com")]
     assert message.index("| Is main green at your end?") < message.index("| Green since this morning.")
+
+
+def test_it_shows_a_team_whose_tasks_have_one_owner_each(shown: str) -> None:
+    team = step(shown, "A team, and its tasks")
+    assert 'bob> tailscale_task_update(action="claim")' in team
+    assert re.search(r"refused: cc-bob-site-[0-9a-f]{4}\.\S+ .* has had task-1 since", team)
+    assert "Publish: pending, waits for task-1" in team
+    assert "task-2 Publish: pending task-1 Fix the login test: completed" in team
+
+
+def test_it_shows_a_lead_that_is_killed_and_has_everything_when_it_is_back(shown: str) -> None:
+    back = step(shown, "A lead that is killed, and comes back")
+    assert re.search(r"\| The lead cc-alice-shop-\S+ has been offline since", back)
+    assert re.search(r"resume=true\).* task-1 It waited for the wrong page\. task-2 It is out: 1\.4\.0\.", back)
+
+
+def test_the_demo_makes_the_calls_of_the_readme_s_example(shown: str) -> None:
+    example = " ".join(
+        (ROOT / "README.md").read_text().partition("\n## Teams\n")[2].partition("\n- The session")[0].split()
+    )
+    called = re.findall(r"`(tailscale_\w+\(.*?\))`", example)
+    assert len(called) == 8
+    played = " ".join(shown.split()).replace("=true", "=True")
+    for call in called:
+        pattern = re.escape(call).replace(re.escape("cc-ada-app-3f2a"), r"[\w-]+").replace("…", ".+?")
+        assert re.search(pattern, played), f"the demo does not call {call}"
 
 
 def test_it_shows_that_the_devices_are_gone(shown: str) -> None:
