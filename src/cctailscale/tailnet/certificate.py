@@ -14,6 +14,7 @@ from cctailscale.errors import (
     CcTailscaleError,
     CertificateUnavailable,
     LocalApiError,
+    NodeClosed,
     PeerProtocolError,
     TimedOut,
     TlsError,
@@ -122,6 +123,8 @@ async def _pem(device: Device, domain: str, seconds: float, *, with_key: bool) -
         return await device.api.certificate(domain, seconds, with_key=with_key)
     except LocalApiError as error:
         return unavailable(domain, error, seconds)
+    except NodeClosed as error:
+        return error
 
 
 async def _tell_of_waiting(domain: str, report: Report) -> None:

@@ -273,7 +273,7 @@ class Device:
         """Whether control has this device in its map poll. A deletion and an outage of control look the same here."""
         try:
             status = await self.api.status(peers=False)
-        except LocalApiError:
+        except (LocalApiError, NodeClosed):
             return False
         return status.me is not None and status.me.online
 

@@ -4,7 +4,8 @@ The port serves a handful of endpoints only, which read and ping (`tailscale_loo
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TypeVar
 
@@ -12,7 +13,7 @@ import aiohttp
 import anyio
 from pydantic import BaseModel, ValidationError
 
-from cctailscale.errors import LocalApiError
+from cctailscale.errors import LocalApiError, NodeClosed
 from cctailscale.tailnet.binding import Loopback
 from cctailscale.tailnet.models import DNSAnswer, FilterRule, FirstNotice, Lock, Notify, PingReply, Status
 
@@ -89,12 +90,10 @@ class LocalAPI:
         misses a change of the rules alone (Tailscale 1.102).
         """
         endpoint, query = "watch-ipn-bus", {"mask": str(NOTIFY_INITIAL_NETMAP)}
-        try:
+        with self._asking(endpoint):
             async with self._session.get(self._base + endpoint, params=query, read_bufsize=MAX_LINE_BYTES) as response:
                 await self._check(response, endpoint)
                 line = await response.content.readline()
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise LocalApiError(endpoint, None, str(error) or type(error).__name__) from error
         net_map = self._parse(FirstNotice, endpoint, line).net_map
         return net_map.packet_filter_rules if net_map else []
 
@@ -132,12 +131,22 @@ class LocalAPI:
         self, endpoint: str, query: dict[str, str], *, method: str = "GET", seconds: float = ANSWER_SECONDS
     ) -> bytes:
         bound = aiohttp.ClientTimeout(total=seconds)
-        try:
+        with self._asking(endpoint):
             async with self._session.request(method, self._base + endpoint, params=query, timeout=bound) as response:
                 await self._check(response, endpoint)
                 return await self._body(response, endpoint)
+
+    @contextmanager
+    def _asking(self, endpoint: str) -> Iterator[None]:
+        """Raises LocalApiError for what aiohttp raises; NodeClosed if the device was closed before the question."""
+        try:
+            yield
         except (aiohttp.ClientError, TimeoutError) as error:
             raise LocalApiError(endpoint, None, str(error) or type(error).__name__) from error
+        except RuntimeError as error:  # aiohttp's, for a session that is closed
+            if not self._session.closed:
+                raise
+            raise NodeClosed from error
 
     @staticmethod
     async def _body(response: aiohttp.ClientResponse, endpoint: str) -> bytes:

@@ -198,7 +198,7 @@ class Node:
             return None
         try:
             return away(await self._serving.device.api.shared_status(peers=False))
-        except (LocalApiError, RuntimeError):  # the node closes; RuntimeError is aiohttp's for a closed session
+        except (LocalApiError, NodeClosed):  # the node closes
             return None
 
     async def name_at(self, address: str) -> str | None:

@@ -73,7 +73,7 @@ class Vigil:
                 for splice in [splice for splice, its in self._watched.items() if its == far]:
                     if _is_silent(splice, now):
                         splice.reset("the peer has vanished: control has lost it, and it answers no ping")
-        except (CcTailscaleError, RuntimeError):  # the device closes; RuntimeError is aiohttp's for a closed session
+        except CcTailscaleError:  # the device closes
             log.debug("a silent peer cannot be looked for", exc_info=True)
         except Exception:  # a defect in here must not end the session
             log.exception("a silent peer could not be looked for")
