@@ -3,6 +3,7 @@ module cctailscale.dev/libtailscale
 go 1.26.6
 
 require (
+	github.com/anishathalye/porcupine v1.3.1
 	golang.org/x/net v0.56.0
 	golang.org/x/oauth2 v0.36.0
 	golang.org/x/sys v0.47.0
