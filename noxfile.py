@@ -37,6 +37,7 @@ nox.options.stop_on_first_error = True
 
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 LOCALNET = ROOT / "build" / "localnet"
+LINEARIZE = ROOT / "build" / "linearize"
 NPM = ROOT / "build" / "npm"
 
 # pie, because it is what the archive (-buildmode=c-archive implies -shared) can share its compiled packages with.
@@ -182,8 +183,16 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def chaos(session: nox.Session) -> None:
+    """Agents at work while things go wrong around them, then what must hold; arguments after `--` go to it (--seed)."""
+    install_requirements(session, "test")
+    build_localnet(session, install_package(session))
+    run_alone(session, private_network(session), "python", "-m", "chaos", *session.posargs)
+
+
+@nox.session
 def localnet(session: nox.Session) -> None:
-    """Builds the local tailnet's program to build/localnet."""
+    """Builds the local tailnet's program, and the checker of histories, to build/."""
     build_localnet(session, find_go(session))
 
 
@@ -205,7 +214,7 @@ def wheel(session: nox.Session) -> None:
     try_installed(session, built)
 
 
-@nox.session(requires=["tests", "ecosystem", "wheel", "docs", "bench", "newcomer"])
+@nox.session(requires=["tests", "ecosystem", "wheel", "docs", "bench", "chaos", "newcomer"])
 def full(session: nox.Session) -> None:
     """All of the above, then the slow extras: the race detector over the Go tests, and fuzzing."""
     install_requirements(session)
@@ -251,9 +260,11 @@ def find_go(session: nox.Session) -> build_toolchain.Go:
 
 
 def build_localnet(session: nox.Session, go: build_toolchain.Go) -> None:
-    """Builds the local tailnet's program, for the demo, the integration tests and the benchmarks."""
-    LOCALNET.parent.mkdir(exist_ok=True)
-    run_go(session, go, "build", *GO_PROGRAM, *build_toolchain.linker_flags(), "-o", str(LOCALNET), "./localnet")
+    """Builds the local tailnet's program and the checker of histories, for whatever runs agents."""
+    for program in (LOCALNET, LINEARIZE):
+        program.parent.mkdir(exist_ok=True)
+        flags = (*GO_PROGRAM, *build_toolchain.linker_flags())
+        run_go(session, go, "build", *flags, "-o", str(program), f"./{program.name}")
 
 
 def build_dist(session: nox.Session, dist: Path) -> tuple[Path, Path]:
@@ -479,6 +490,7 @@ def run_alone(session: nox.Session, network: list[str], *command: str) -> None:
     environment: dict[str, str | None] = dict.fromkeys(theirs)
     environment |= build_toolchain.go_environment()
     environment |= {
+        "CCTAILSCALE_LINEARIZE": str(LINEARIZE),
         "CCTAILSCALE_LOCALNET": str(LOCALNET),
         "CCTAILSCALE_NPM": str(NPM),
         "GOPROXY": "off",  # all modules are here by now
