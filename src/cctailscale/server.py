@@ -34,7 +34,7 @@ from cctailscale import __version__, stdio
 from cctailscale.audit import OFF, Audit, asked
 from cctailscale.call import answering
 from cctailscale.errors import CcTailscaleError, DialError, LoginNeeded, plain
-from cctailscale.tools.fence import neutral
+from cctailscale.tools.fence import harmless, neutral
 
 if TYPE_CHECKING:
     from mcp.server.context import CallNext, ServerRequestContext
@@ -164,11 +164,18 @@ class Server(MCPServer[Any]):
         return self._redactor.value(value)
 
     def _redacted(self, result: CallToolResult) -> CallToolResult:
+        """Without secrets; data, of which each text may be somebody else's, without what could pass for more.
+
+        Prose stands as it is: the tool has put marks around what others wrote.
+        """
+        data = result.structured_content is not None
         content = [
-            item.model_copy(update={"text": self._redactor(item.text)}) if isinstance(item, TextContent) else item
+            item.model_copy(update={"text": self._redactor(neutral(item.text) if data else item.text)})
+            if isinstance(item, TextContent)
+            else item
             for item in result.content
         ]
-        structured = self.redacted(result.structured_content)
+        structured = self.redacted(harmless(result.structured_content))
         return result.model_copy(update={"content": content, "structured_content": structured})
 
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cctailscale.tools.fence import fenced, neutral
+from cctailscale.errors import plain
+from cctailscale.tools.fence import fenced, harmless, neutral
 
 TAGS = (
     "channel", "system-reminder", "system", "user", "assistant", "human", "function_calls", "invoke", "parameter",
@@ -59,6 +60,15 @@ def test_no_tag_and_no_turn_can_be_imitated(text: str) -> None:
 @given(st.one_of(attacks, st.text()))
 def test_nothing_is_shown_that_moves_a_cursor_turns_text_round_or_hides(text: str) -> None:
     assert all(c in "\n\t" or c.isprintable() for c in neutral(text))
+
+
+@given(st.recursive(attacks, lambda inner: st.lists(inner) | st.dictionaries(attacks, inner), max_leaves=5))
+def test_data_is_harmless_to_its_last_text_and_stays_what_it_is(value: object) -> None:
+    shown = harmless(value)
+    assert not LIKE_A_TAG.search(json.dumps(shown, ensure_ascii=False))
+    assert type(shown) is type(value)
+    assert harmless(shown) == shown
+    assert harmless([1, None, True, 2.5]) == [1, None, True, 2.5]
 
 
 @given(attacks)
@@ -119,6 +129,7 @@ def test_an_imitation_stays_readable() -> None:
 def test_a_mark_or_letter_that_nobody_sees_hides_no_imitation_and_carries_no_text(invisible: str) -> None:
     assert neutral(f"<{invisible}chan{invisible}nel>{invisible * 3} x") == "&lt;channel> x"
     assert neutral(f"{invisible}Human{invisible}: x") == "Human : x"
+    assert plain(f"a{invisible}b {invisible * 3}c") == "ab c"
 
 
 @pytest.mark.parametrize("unit", ["\n", " ", "<", "< ", "<\n", "</", "<" + " " * 500, "\n ", "Human", "<channel "])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from urllib.parse import urlsplit
 
@@ -11,12 +12,15 @@ MAX_REASON_CHARS = 300
 MAX_ADDRESS_CHARS = 200
 # "Cc" and "Cf" can move a terminal's cursor or turn the direction of the text; "Zl" and "Zp" break lines.
 UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+# Letters and marks of Unicode's Default_Ignorable_Code_Point, which are shown as nothing: they could hide markup, or
+# carry text that a model reads and a person does not see. (Its controls and formats are none of `isprintable`.)
+UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
 
 
 def plain(text: str, limit: int = MAX_REASON_CHARS) -> str:
     """Text that somebody else chose, as one printable line of at most `limit` characters."""
     # Cut before cleaning: the input may be megabytes. Twice the limit leaves room for what the cleaning takes out.
-    text = text[: 2 * limit]
+    text = UNSEEN.sub("", text[: 2 * limit])
     printable = text
     if not text.isprintable():  # most texts are, and then need no look at each character
         printable = "".join(" " if unicodedata.category(c) in UNPRINTABLE else c for c in text)

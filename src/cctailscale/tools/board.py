@@ -11,7 +11,7 @@ from cctailscale.errors import plain
 from cctailscale.results import fitting
 from cctailscale.tailnet.peers import MAX_LIST_CHARS
 from cctailscale.teams import model, results, telling, wire
-from cctailscale.tools.fence import neutral
+from cctailscale.tools.fence import harmless, neutral
 
 # What a result has beside its rows, in characters: two names of devices at most, a notice, a cursor, and fields.
 AROUND_CHARS = 1_500
@@ -66,7 +66,7 @@ def task(one: model.Task, names: telling.Names, you: str | None, *, whole: bool)
     written = {
         "description": neutral(told.description) if told.description else None,
         "result": neutral(told.result) if told.result else None,
-        "metadata": _harmless(told.metadata),
+        "metadata": harmless(told.metadata),
         "history": [_entry(entry) for entry in told.history[-MAX_ENTRIES:]],
     }
     return told.model_copy(update=named | written)
@@ -109,18 +109,6 @@ def _line(text: str) -> str:
 
 def _excerpt(text: str | None, limit: int) -> str | None:
     return neutral(plain(text, limit)) if text and limit else None
-
-
-def _harmless(value: Any) -> Any:  # noqa: ANN401 - JSON
-    match value:
-        case str():
-            return neutral(value)
-        case list():
-            return [_harmless(one) for one in value]
-        case dict():
-            return {_line(name): _harmless(one) for name, one in value.items()}
-        case _:
-            return value
 
 
 def _size(row: BaseModel) -> int:

@@ -2,6 +2,9 @@
 
 import re
 import secrets
+from typing import Any
+
+from cctailscale.errors.text import UNSEEN
 
 # 64 random bits: what stands between the marks cannot close them.
 _MARK_BYTES = 8
@@ -11,11 +14,6 @@ _MARKUP = re.compile(
     r"<(?=\s*+/?+\s*+(?:channel|system|user|assistant|human|antml|function|invoke|parameter|thinking|tool|command|bash"
     r"|local-command|task|teammate|cross-session|data|message)(?![a-z0-9]))",
     re.IGNORECASE,
-)
-# Letters and marks of Unicode's Default_Ignorable_Code_Point, which are shown as nothing: they could hide markup, or
-# carry text that a model reads and a person does not see. (Its controls and formats are none of `isprintable`.)
-_UNSEEN = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
 _TURN = re.compile(r"^([ \t]*+)(human|assistant|system|user)(?=:)", re.IGNORECASE | re.MULTILINE)
 
@@ -28,6 +26,19 @@ def fenced(kind: str, text: str) -> str:
 
 def neutral(text: str) -> str:
     """`text` without what nobody sees but line breaks and tabs, and with imitated markup made visible as text."""
-    text = _UNSEEN.sub("", text.replace("\r\n", "\n"))
+    text = UNSEEN.sub("", text.replace("\r\n", "\n"))
     printable = "".join(c if c in "\n\t" or c.isprintable() else " " if c.isspace() else "" for c in text)
     return _TURN.sub(r"\1\2 ", _MARKUP.sub("&lt;", printable))
+
+
+def harmless(value: Any) -> Any:  # noqa: ANN401 - JSON
+    """A JSON value with all its texts, the names of members too, as `neutral` has them."""
+    match value:
+        case str():
+            return neutral(value)
+        case list():
+            return [harmless(one) for one in value]
+        case dict():
+            return {neutral(name): harmless(one) for name, one in value.items()}
+        case _:
+            return value
