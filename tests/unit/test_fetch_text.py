@@ -18,10 +18,12 @@ from aiohttp.http_exceptions import ContentEncodingError, ContentLengthError, Tr
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cctailscale.errors import BadHeader, BadName, BadUrl, LocalApiError, NotOnTailnet, ResolverFailed
+from cctailscale.errors import BadHeader, BadName, BadUrl, LocalApiError, NodeClosed, NotOnTailnet, ResolverFailed
 from cctailscale.redact import Redactor
 from cctailscale.tailnet import dial, fetch
+from cctailscale.tailnet.binding import Loopback
 from cctailscale.tailnet.fetch import Answer, Request, checked_url
+from cctailscale.tailnet.localapi import LocalAPI
 from cctailscale.tailnet.models import DNSAnswer
 from cctailscale.tools import networking
 
@@ -224,15 +226,28 @@ def test_other_forms_of_an_address_are_no_address(host: str) -> None:
 class Unanswered:
     """A LocalAPI whose node has gone."""
 
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
     async def dns_query(self, *_: str) -> None:
-        raise LocalApiError("dns-query", None, "the connection was refused")
+        raise self._error
 
 
-async def test_a_node_that_goes_during_a_lookup_is_said_as_what_it_is() -> None:
-    resolver = SimpleNamespace(_api=Unanswered(), magic_dns_suffix="")
+@pytest.mark.parametrize(
+    "error", [LocalApiError("dns-query", None, "the connection was refused"), NodeClosed()], ids=["gone", "closed"]
+)
+async def test_a_node_that_goes_during_a_lookup_is_said_as_what_it_is(error: Exception) -> None:
+    resolver = SimpleNamespace(_api=Unanswered(error), magic_dns_suffix="")
     resolver._ask = lambda name, kind: dial.Dialer._ask(cast(dial.Dialer, resolver), name, kind)
-    with pytest.raises(LocalApiError, match="gave no answer to dns-query"):
+    with pytest.raises(type(error), match=re.escape(str(error))):
         await dial.Dialer._lookup(cast(dial.Dialer, resolver), "web")
+
+
+async def test_a_fetch_through_a_device_that_was_closed_meanwhile_says_so() -> None:
+    async with dial.Dialer(Loopback("127.0.0.1", 9, "", ""), cast(LocalAPI, None)) as dialer:
+        pass
+    with pytest.raises(NodeClosed):
+        await fetch.fetch(dialer, Request("http://web/", "GET", {}, None, 5, 1000))
 
 
 class Scripted:

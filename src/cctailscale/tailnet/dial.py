@@ -122,7 +122,7 @@ class Dialer:
     async def resolve(self, host: str) -> list[Address]:
         """The addresses of a name (short, full, with a final dot) or of an address, IPv4 first.
 
-        Raises BadName, NoSuchName, ResolverFailed, LocalApiError.
+        Raises BadName, NoSuchName, ResolverFailed, LocalApiError, NodeClosed.
         """
         literal = literal_address(host)
         if literal is not None:
@@ -151,7 +151,7 @@ class Dialer:
         async def ask(kind: str) -> None:
             try:
                 answers[kind] = await self._ask(name, kind)
-            except (LocalApiError, ResolverFailed) as error:  # a task group would wrap it
+            except (LocalApiError, NodeClosed, ResolverFailed) as error:  # a task group would wrap it
                 failures.append(error)
 
         async with anyio.create_task_group() as both:

@@ -21,6 +21,7 @@ from cctailscale.errors import (
     BadHeader,
     BadName,
     BadUrl,
+    NodeClosed,
     NoSuchName,
     PeerProtocolError,
     ResolverFailed,
@@ -117,7 +118,7 @@ async def fetch(dialer: Dialer, request: Request, sink: Sink | None = None) -> A
 
     With `sink`, the body of an answer with a status of success goes there, all of it. Raises what the sink raises;
     BadUrl, BadHeader, BadName, NoSuchName, ResolverFailed, NotOnTailnet, ConnectionRefused, Unreachable, TimedOut,
-    TlsError, PeerProtocolError.
+    TlsError, PeerProtocolError, NodeClosed.
     """
     url = checked_url(request.url)
     headers = _checked_headers(request)
@@ -159,6 +160,9 @@ async def _exchange(
     sink: Sink | None,
     bound: anyio.CancelScope,
 ) -> Answer:
+    tls = await _tls(dialer, url) if request.verify_tls else False
+    if dialer.http.closed:  # aiohttp would raise a RuntimeError
+        raise NodeClosed
     async with dialer.http.request(
         request.method,
         url,
@@ -166,7 +170,7 @@ async def _exchange(
         data=request.body,
         allow_redirects=request.follow_redirects,
         max_redirects=MAX_REDIRECTS,
-        ssl=await _tls(dialer, url) if request.verify_tls else False,
+        ssl=tls,
         max_line_size=MAX_HEADER_BYTES,
         max_field_size=MAX_HEADER_BYTES,
         read_bufsize=READ_BYTES if sink is None else SAVE_READ_BYTES,
