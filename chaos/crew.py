@@ -26,6 +26,7 @@ LEASE_SECONDS = 5
 # To join, and to have the team again; control may be away for as long as a fault lasts.
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
+LOOK_SECONDS = 0.2
 _DELAY_MS = 300
 # Beyond what a process has open already: less than it takes to open its inbox once more.
 _SPARE_FDS = 1
@@ -190,6 +191,15 @@ class Crew:
                 member.limit(resource.RLIMIT_FSIZE, None)
             case "fds":
                 member.limit(resource.RLIMIT_NOFILE, None)
+
+    async def seen(self) -> None:
+        """Returns once control has heard of every device again: one that has lost touch cannot be logged out."""
+        while True:
+            nodes = await asyncio.to_thread(self.tailnet.nodes)
+            online = {node["name"] for node in nodes if node["online"]}
+            if online.issuperset(map(self.device, range(len(self.members)))):
+                return
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def _on_device(self, agent: int, kind: str) -> None:
         name = self.device(agent)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from chaos import checks
-from chaos.crew import Crew, Member, together
+from chaos.crew import LOOK_SECONDS, Crew, Member, together
 from chaos.history import Operation
 from chaos.plan import MAX_TASKS, Act, Fault, Plan
 from chaos.work import who
@@ -22,7 +22,6 @@ STEP_SECONDS = 3.0
 # Until everything is done that is left, once nothing is wrong any more. WireGuard gives a session that leads nowhere up
 # within 15 s, a key is renewed and a lead found again within some more.
 HEAL_SECONDS = 120.0
-LOOK_SECONDS = 0.2
 # The lead writes its time down before it commits, and may be stopped in between.
 _LAPSE_EARLY_NS, _LAPSE_LATE_NS = 1_000_000_000, 60_000_000_000
 
@@ -100,6 +99,7 @@ class Run:
                     await asyncio.wait(self._busy.values())
                 await together(*(member.join() for member in crew.members))
                 await together(*(_done(member) for member in crew.members))
+                await crew.seen()
         except TimeoutError:
             stuck = [f"{member.worker.name}: {member.worker.last}" for member in crew.members]
             crew.history.defects.append(f"not well again within {HEAL_SECONDS:g} s. {'; '.join(stuck)}")
