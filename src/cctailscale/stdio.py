@@ -32,6 +32,10 @@ TOO_LONG = b"(a line of more than 16 MiB)"
 NO_ID = '"(a request whose id is neither text nor a whole number)"'
 # Where such an id may stand, in this object or one within. Nearly all lines pass without being parsed twice.
 _ODD_ID = re.compile(r'"id"\s*:\s*(?:[^"\s\d-]|-?\d+[.eE])')
+# Half a character, which JSON can write (JavaScript cuts texts like that) and the SDK's parser cannot read: it would
+# find no message, and no id to answer to. The alternatives before it take whole characters and other escapes away.
+_HALF = re.compile(r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)")
+_MAY_HAVE_HALVES = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class Lines:
@@ -52,7 +56,7 @@ class Lines:
             self._ended.set()
             raise StopAsyncIteration
         text = line.decode("utf-8", "replace")
-        return NO_ID if _has_no_sound_id(text) else text
+        return NO_ID if _has_no_sound_id(text) else _of_whole_characters(text)
 
     async def _next_line(self) -> bytes:
         """The next line, cut short by the end of input, or b"" at the end."""
@@ -77,6 +81,13 @@ class Lines:
                 return
             else:
                 return
+
+
+def _of_whole_characters(line: str) -> str:
+    """The line with U+FFFD for each half of a character, as what encodes texts does."""
+    if not _MAY_HAVE_HALVES.search(line):
+        return line
+    return _HALF.sub(lambda escape: r"\ufffd" if escape[1] else escape[0], line)
 
 
 def _has_no_sound_id(line: str) -> bool:

@@ -268,7 +268,6 @@ DEEP = 100_000
         b"\xff\xfe\x00{",
         b"GET / HTTP/1.1\r",
         b"Content-Length: 10\r",
-        b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"x":"\\ud800"}}',
         b'{"jsonrpc":"2.0","id":null,"method":"ping"',
         b"[" * DEEP,
         b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"x":' + b"[" * DEEP + b"]" * DEEP + b"}}",
@@ -680,3 +679,9 @@ def test_a_client_that_does_not_read_cannot_keep_the_server_from_leaving(tailnet
         finally:
             process.kill()
     assert tailnet.wait_for("removed", hostname, after=after)["hostname"] == hostname
+
+
+async def test_a_call_with_half_a_character_is_answered(environ: dict[str, str]) -> None:
+    async with Agent.started(environ) as agent:
+        text = await agent.fail("tailscale_fetch", url="http://web/ \ud83d")
+        assert "its arguments are wrong" not in text

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cctailscale.stdio import MAX_LINE_BYTES, NO_ID, TOO_LONG, Lines, Wire, _has_no_sound_id
+from cctailscale.stdio import MAX_LINE_BYTES, NO_ID, TOO_LONG, Lines, Wire, _has_no_sound_id, _of_whole_characters
 
 BOUND_SECONDS = 10
 OVER = TOO_LONG.decode()
@@ -131,6 +131,13 @@ async def test_a_request_without_a_sound_id_is_given_to_the_parser_as_no_message
         await stdin.say(b'{"id":null,"method":"x"}\n{"id":7,"method":"x"}\n')
         stdin.end()
         assert await stdin.heard() == [NO_ID, '{"id":7,"method":"x"}\n']
+
+
+@given(st.text(alphabet=st.sampled_from('\ud83d\ude00\ud800\udfff\\"ud8a\n😀é')))
+def test_half_a_character_becomes_a_sign_for_it_and_all_else_stays(text: str) -> None:
+    line = json.dumps({"text": text})
+    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    assert json.loads(_of_whole_characters(line)) == {"text": whole}
 
 
 @pytest.mark.parametrize("excess", [1, 2, 100, 4096, 100_000, 5_000_000])
