@@ -187,7 +187,7 @@ def faults_of(error: ValidationError) -> list[str]:
     """What is wrong with a call's arguments, a sentence for each, without pydantic's links and types."""
     faults = []
     for fault in error.errors(include_url=False, include_context=False, include_input=False):
-        name = ".".join(str(part) for part in fault["loc"])
+        name = plain(".".join(str(part) for part in fault["loc"]))
         faults.append("is not a parameter of it" if fault["type"] == "extra_forbidden" else fault["msg"].lower())
         faults[-1] = f"{name}: {faults[-1]}"
     return faults
@@ -249,6 +249,8 @@ async def _push(server: Server, hints: AsyncIterator[Hint], client: _Client) -> 
             await client.send(
                 SessionMessage(JSONRPCNotification(jsonrpc="2.0", method=f"notifications/{CHANNEL}", params=parameters))
             )
+    except (anyio.ClosedResourceError, anyio.BrokenResourceError):
+        log.debug("the conversation has ended")
     except Exception:  # the messages themselves are in the inbox
         log.exception("the client is told of no more messages")
 
