@@ -122,3 +122,32 @@ def test_what_is_no_dns_message_is_said_to_be_none(garbage: bytes) -> None:
     found = read("x.example", "A", DNSAnswer(**answer), SUFFIX)
     assert found.records == [] or found.outcome == "found"
     assert found.outcome.isprintable()
+
+
+SPOILT = dns.message.make_response(dns.message.make_query("x.example", "TXT"))
+SPOILT.answer = [
+    dns.rrset.from_text("x.example.", 60, "IN", kind, *values)
+    for kind, values in {
+        "A": ["192.0.2.1"],
+        "CNAME": ["y.example."],
+        "MX": ["10 mail.example."],
+        "SRV": ["0 5 443 web.example."],
+        "TXT": ['"one" "two"'],
+    }.items()
+]
+WIRE = SPOILT.to_wire()
+
+
+@given(st.lists(st.tuples(st.integers(0, len(WIRE) - 1), st.integers(0, 255)), max_size=8), st.integers(0, len(WIRE)))
+def test_a_message_that_was_spoilt_on_its_way_is_read_or_said_to_be_none(
+    changes: list[tuple[int, int]], end: int
+) -> None:
+    wire = bytearray(WIRE)
+    for place, value in changes:
+        wire[place] = value
+    for part in (bytes(wire), bytes(wire[:end])):
+        for kind in ("A", "TXT", "SRV"):
+            found = read("x.example", kind, DNSAnswer(message=part, resolvers=[]), SUFFIX)
+            assert found.outcome.isprintable()
+            assert all(record.value.isprintable() and record.name.isprintable() for record in found.records)
+            assert len(found.records) <= MAX_RECORDS

@@ -111,7 +111,11 @@ class LocalAPI:
 
     async def dns_query(self, name: str, kind: str) -> DNSAnswer:
         """`GET dns-query`: `name` asked of the tailnet's DNS (MagicDNS, extra records, split-DNS routes)."""
-        return DNSAnswer.from_json(await self._read("dns-query", {"name": name, "type": kind}))
+        answer = await self._read("dns-query", {"name": name, "type": kind})
+        try:
+            return DNSAnswer.from_json(answer)
+        except ValueError as error:  # no JSON, of another form, or no base64
+            raise LocalApiError("dns-query", 200, "an answer of an unknown form") from error
 
     async def watch_ipn_bus(self) -> AsyncIterator[Notify]:
         """`GET watch-ipn-bus`: the state as it is now, then every change, until the node closes."""
