@@ -195,19 +195,28 @@ func (l *loopback) localAPI() http.Handler {
 		},
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, password, _ := r.BasicAuth()
-		switch method := apiMethod(trimAPI(r.URL.Path)); {
-		case r.Header.Get("Sec-Tailscale") != "localapi",
-			subtle.ConstantTimeCompare([]byte(password), []byte(l.apiPassword)) != 1:
-			http.Error(w, "LocalAPI needs its password and the header Sec-Tailscale: localapi", http.StatusUnauthorized)
-		case method == "":
-			http.Error(w, "this LocalAPI endpoint is not open", http.StatusForbidden)
-		case r.Method != method:
-			http.Error(w, "this LocalAPI endpoint takes "+method, http.StatusMethodNotAllowed)
-		default:
-			proxy.ServeHTTP(w, r)
+		if why, status := l.refuses(r); why != "" {
+			http.Error(w, why, status)
+			return
 		}
+		proxy.ServeHTTP(w, r)
 	})
+}
+
+// refuses says why a request is not passed on to LocalAPI, and with which
+// status, or "".
+func (l *loopback) refuses(r *http.Request) (why string, status int) {
+	_, password, _ := r.BasicAuth()
+	switch method := apiMethod(trimAPI(r.URL.Path)); {
+	case r.Header.Get("Sec-Tailscale") != "localapi",
+		subtle.ConstantTimeCompare([]byte(password), []byte(l.apiPassword)) != 1:
+		return "LocalAPI needs its password and the header Sec-Tailscale: localapi", http.StatusUnauthorized
+	case method == "":
+		return "this LocalAPI endpoint is not open", http.StatusForbidden
+	case r.Method != method:
+		return "this LocalAPI endpoint takes " + method, http.StatusMethodNotAllowed
+	}
+	return "", 0
 }
 
 func trimAPI(path string) string {
