@@ -187,7 +187,8 @@ def chaos(session: nox.Session) -> None:
     """Agents at work while things go wrong around them, then what must hold; arguments after `--` go to it (--seed)."""
     install_requirements(session, "test")
     build_localnet(session, install_package(session))
-    run_alone(session, private_network(session), "python", "-m", "chaos", *session.posargs)
+    for words in [session.posargs] if session.posargs else ([], ["--soak", "--runs=1", "--steps=600"]):
+        run_alone(session, private_network(session), "python", "-m", "chaos", *words)
 
 
 @nox.session

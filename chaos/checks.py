@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,6 @@ from typing import TYPE_CHECKING
 from chaos.history import History, Operation, Sent
 from chaos.work import who
 from tests.agent import Json
-from tests.localnet import Localnet
 
 if TYPE_CHECKING:
     from chaos.crew import Crew
@@ -78,9 +78,24 @@ def kept(state: Path) -> list[tuple[Sent, bool]]:
     return found
 
 
-def left_over(tailnet: Localnet) -> list[str]:
-    """Devices that are still there though every agent has left."""
-    return [f"left over: the device {node['name']}" for node in tailnet.agents()]
+def left_over(crew: Crew) -> list[str]:
+    """Devices, their folders and processes that are still there though every agent has left."""
+    found = [f"the device {node['name']}" for node in crew.tailnet.agents()]
+    for member in crew.members:
+        state = member.environ["TS_STATE_DIR"]
+        found += [f"the folder {path}" for path in Path(state).glob("*/device-*")]
+        found += [f"the process {pid}" for pid in processes(f"TS_STATE_DIR={state}")]
+    return [f"left over: {what}" for what in found]
+
+
+def processes(variable: str) -> list[int]:
+    """Those that have NAME=VALUE in their environment, as their children have."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):  # it has ended, or is somebody else's
+            if variable.encode() in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+    return found
 
 
 def nanoseconds(time: str) -> int:

@@ -6,15 +6,16 @@ import asyncio
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from chaos import checks
 from chaos.crew import LOOK_SECONDS, Crew, Member, together
 from chaos.history import Operation
-from chaos.plan import MAX_TASKS, Act, Fault, Plan
+from chaos.plan import MAX_TASKS, Act, Fault, Plan, Step
 from chaos.work import who
-from tests.agent import Json
+from tests.agent import Agent, Json
 from tests.localnet import Localnet
 
 # A step ends when its calls have, and after this in any case: who is not done then has no act in the next step.
@@ -28,71 +29,85 @@ _LAPSE_EARLY_NS, _LAPSE_LATE_NS = 1_000_000_000, 60_000_000_000
 Say = Callable[[str], None]
 
 
-async def play(plan: Plan, say: Say) -> list[str]:
-    """What does not hold after the plan; nothing: all is well."""
+@asynccontextmanager
+async def running(plan: Plan, say: Say) -> AsyncIterator[Run]:
+    """The crew of a plan, with the tasks of its beginning. It is left for `ended` to end it."""
     with (
         tempfile.TemporaryDirectory(prefix="cc-tailscale-chaos-") as folder,
         # Devices that are away are kept, as the real service does for half an hour and more.
         Localnet.started("-ephemeral-timeout", "1h") as tailnet,
         tailnet.peer("web"),
     ):
-        run = Run(plan, say)
-        wrong = await run.played(tailnet, Path(folder))
-        return wrong + checks.left_over(tailnet)
+        async with Crew.joined(tailnet, Path(folder), plan.agents) as crew:
+            lead = crew.members[0]
+            assert lead.agent is not None
+            for number in range(1, plan.tasks + 1):
+                await lead.worker.create(lead.agent, f"Number {number}")
+            yield Run(crew, say)
+
+
+async def play(plan: Plan, say: Say) -> list[str]:
+    """What does not hold after the plan; nothing: all is well."""
+    async with running(plan, say) as run:
+        await run.through(plan.steps)
+        return await run.ended()
 
 
 class Run:
-    def __init__(self, plan: Plan, say: Say) -> None:
-        self._plan = plan
+    """A crew, what is wrong with it, and who of it is at work."""
+
+    def __init__(self, crew: Crew, say: Say) -> None:
+        self.crew = crew
         self._say = say
         self._present: dict[int, list[Fault]] = {}  # by the step before which they are lifted
         self._busy: dict[int, asyncio.Task[None]] = {}
 
-    async def played(self, tailnet: Localnet, folder: Path) -> list[str]:
-        async with Crew.joined(tailnet, folder, self._plan.agents) as crew:
-            lead = crew.members[0]
-            assert lead.agent is not None
-            for number in range(1, self._plan.tasks + 1):
-                await lead.worker.create(lead.agent, f"Number {number}")
-            for step in self._plan.steps:
-                await self._lift(crew, step.number)
-                self._begin(crew, step.acts)
-                await asyncio.sleep(step.after_ms / 1000)
-                for fault in step.faults:
-                    self._say(step.to_json())
-                    self._present.setdefault(fault.until, []).append(fault)
-                    await crew.begin(fault)
-                await self._settled(crew)
-            for number in sorted(self._present):
-                await self._lift(crew, number)
-            began = time.monotonic()
-            final = await self._healed(crew)
-            self._say(f"well again, and all done, after {time.monotonic() - began:.1f} s; calls: {_counts(crew)}")
-            for member in crew.members[::-1]:  # the lead last
-                await member.end(None)
-            return checks.wrong(crew, final)
+    async def through(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            await self._lift(step.number)
+            self._begin(step.acts)
+            await asyncio.sleep(step.after_ms / 1000 if step.faults else 0)
+            for fault in step.faults:
+                self._say(step.to_json())
+                self._present.setdefault(fault.until, []).append(fault)
+                await self.crew.begin(fault)
+            await self._settled()
 
-    async def _lift(self, crew: Crew, number: int) -> None:
+    async def ended(self) -> list[str]:
+        """Lifts all faults, has everything done that is left, ends the agents in peace; what does not hold then."""
+        crew = self.crew
+        for number in sorted(self._present):
+            await self._lift(number)
+        began = time.monotonic()
+        final = await self._healed()
+        calls = json.dumps(dict(sorted(crew.history.calls.items())))
+        self._say(f"well again, and all done, after {time.monotonic() - began:.1f} s; calls: {calls}")
+        for member in crew.members[::-1]:  # the lead last
+            await member.end(None)
+        return [*checks.wrong(crew, final), *checks.left_over(crew)]
+
+    async def _lift(self, number: int) -> None:
         for fault in self._present.pop(number, ()):
-            await crew.lift(fault)
+            await self.crew.lift(fault)
 
-    def _begin(self, crew: Crew, acts: tuple[Act, ...]) -> None:
+    def _begin(self, acts: tuple[Act, ...]) -> None:
         """Each agent that is there and has nothing to do begins its act."""
         for act in acts:
-            member = crew.members[act.agent]
+            member = self.crew.members[act.agent]
             if member.agent is None or member.stopped or act.agent in self._busy:
                 continue
             task = asyncio.create_task(member.perform(act))
             self._busy[act.agent] = task
             task.add_done_callback(lambda _, number=act.agent: self._busy.pop(number))  # type: ignore[misc]
 
-    async def _settled(self, crew: Crew) -> None:
-        running = [task for number, task in self._busy.items() if not crew.members[number].stopped]
-        if running:
-            await asyncio.wait(running, timeout=STEP_SECONDS)
+    async def _settled(self) -> None:
+        at_work = [task for number, task in self._busy.items() if not self.crew.members[number].stopped]
+        if at_work:
+            await asyncio.wait(at_work, timeout=STEP_SECONDS)
 
-    async def _healed(self, crew: Crew) -> list[Json]:
+    async def _healed(self) -> list[Json]:
         """All messages are read and all tasks completed; the tasks, as the lead shows them at the end."""
+        crew = self.crew
         try:
             async with asyncio.timeout(HEAL_SECONDS):
                 if self._busy:
@@ -132,21 +147,32 @@ async def _left(member: Member) -> list[str]:
 
 async def _tasks(crew: Crew) -> list[Json]:
     """Every task as it is now, with its history; what was read goes into the history of operations too."""
-    lead = crew.members[0]
-    assert lead.agent is not None
-    listed = (await lead.agent.succeed("tailscale_task_list", limit=MAX_TASKS)).structured
-    assert listed is not None
+    lead = crew.members[0].agent
+    assert lead is not None
     found: list[Json] = []
     offset = time.time_ns() - time.monotonic_ns()
-    for row in listed["tasks"]:
+    async for row in _rows(lead):
         began = time.monotonic_ns()
-        task = (await lead.agent.succeed("tailscale_task_update", action="update", id=row["id"])).structured
+        task = (await lead.succeed("tailscale_task_update", action="update", id=row["id"])).structured
         assert task is not None
         found.append(task)
         owner = who(task.get("owner") or "")
         read = Operation(row["id"], "read", "ann", True, "done", began, time.monotonic_ns(), owner, task["status"])
         crew.history.operations += [read, *_lapses(task, offset)]
     return found
+
+
+async def _rows(agent: Agent) -> AsyncIterator[Json]:
+    """Every task of the list, page by page."""
+    given: Json = {}
+    while True:
+        page = (await agent.succeed("tailscale_task_list", limit=MAX_TASKS, **given)).structured
+        assert page is not None
+        for row in page["tasks"]:
+            yield row
+        if page["cursor"] is None:
+            return
+        given = {"cursor": page["cursor"]}
 
 
 def _lapses(task: Json, offset: int) -> list[Operation]:
@@ -159,7 +185,3 @@ def _lapses(task: Json, offset: int) -> list[Operation]:
         )
         for entry in task["history"] if entry["what"] == "claim lost"
     ]  # fmt: skip
-
-
-def _counts(crew: Crew) -> str:
-    return json.dumps(dict(sorted(crew.history.calls.items())))
