@@ -81,7 +81,10 @@ class Outside:
 
 
 def calls(agent: str) -> dict[str, dict[str, Any]]:
-    """A call of each tool that succeeds, on a tailnet with the peer "web" and another agent."""
+    """A call of each tool that succeeds if they are made in this order, in a session with the tools for teams.
+
+    It is on a tailnet with the peer "web" and with another agent, which leads a team.
+    """
     return {
         "tailscale_status": {},
         "tailscale_devices": {"filter": "web"},
@@ -97,4 +100,11 @@ def calls(agent: str) -> dict[str, dict[str, Any]]:
         "tailscale_agents": {"status": "under test"},
         "tailscale_send_message": {"to": [agent], "subject": "Hello", "body": "From outside."},
         "tailscale_check_messages": {},
+        "tailscale_team_join": {"lead_hostname": agent},
+        "tailscale_team_info": {},
+        "tailscale_task_create": {"subject": "Try it from outside", "priority": 1, "metadata": {"by": "a test"}},
+        "tailscale_task_update": {"action": "claim"},
+        "tailscale_task_list": {"owner": "me"},
+        "tailscale_team_leave": {},
+        "tailscale_team_create": {"name": "outside"},
     }

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mcp.server.mcpserver import Context
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
 from cctailscale.errors import BadCall, CcTailscaleError, TeamRefused
 from cctailscale.teams import telling
@@ -43,6 +43,8 @@ COMMANDS: dict[Action, type[Claim | Complete | Update | Delete | Release]] = {
     "delete": Delete,
     "release": Release,
 }
+# For pydantic each value is a schema without a word in it, which clients that check schemas take for a mistake.
+AnyObject = Annotated[Metadata, WithJsonSchema({"type": "object", "additionalProperties": True})]
 MAX_CURSOR_CHARS = 400
 # Of the random id of a command, by which a retry is known.
 COMMAND_ID_BYTES = 12
@@ -62,7 +64,7 @@ class Tasks:
         active_form: Annotated[ActiveForm, Field(description="while it is worked on: Fixing the login test")] = "",
         blocked_by: Annotated[Blockers, Field(description="ids of tasks to be completed before")] = (),
         priority: Annotated[Priority, Field(description="high is claimed first")] = 0,
-        metadata: Annotated[Metadata, Field(description="JSON of your own, 4 KiB")] = {},  # noqa: B006 - read only
+        metadata: Annotated[AnyObject, Field(description="JSON of your own, 4 KiB")] = {},  # noqa: B006 - read only
     ) -> TaskInfo:
         """Adds a task to the team's list, for any member to claim. Every member may add tasks.
 
@@ -121,7 +123,7 @@ class Tasks:
         active_form: Annotated[ActiveForm | None, Field(description="update")] = None,
         priority: Annotated[Priority | None, Field(description="update")] = None,
         blocked_by: Annotated[Blockers | None, Field(description="update: all of them, [] for none")] = None,
-        metadata: Annotated[Metadata | None, Field(description="update: merged by key, null removes one")] = None,
+        metadata: Annotated[AnyObject | None, Field(description="update: merged by key, null removes one")] = None,
         result: Annotated[Result | None, Field(description="complete: what came of it, for the others")] = None,
         version: Annotated[
             Version | None, Field(description="refuse if the task is not at this version any more")
