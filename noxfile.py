@@ -16,6 +16,7 @@ import sys
 import tarfile
 import tempfile
 import time
+import urllib.request
 import zipfile
 from pathlib import Path
 
@@ -69,6 +70,14 @@ from cyclonedx.validation.json import JsonStrictValidator
 sys.exit(JsonStrictValidator(SchemaVersion.V1_6).validate_str(pathlib.Path(sys.argv[1]).read_text()))
 """
 
+# Run by version, so that they are in no go.mod: there they would choose the versions of what the extension links.
+STATICCHECK = "honnef.co/go/tools/cmd/staticcheck@v0.8.2"
+GOVULNCHECK = "golang.org/x/vuln/cmd/govulncheck@v1.9.0"
+
+# What knows the vulnerabilities: govulncheck's database, and what pip-audit asks about a package.
+GO_VULNERABILITIES = "https://vuln.go.dev/index/db.json"
+PYTHON_VULNERABILITIES = "https://pypi.org/pypi/cffi/2.0.0/json"
+
 # Inputs a fuzz test, not seconds: at the end of a time Go 1.26 may report "context deadline exceeded" as a failure
 # (golang/go#75804). Minimising is kept short, because each run of it is paid with the coverage of the whole node.
 FUZZ_LIMITS = ("-fuzztime=20000x", "-fuzzminimizetime=100x")
@@ -92,7 +101,7 @@ def tests(session: nox.Session) -> None:
     check_go(session, go)
     build_localnet(session, go)
     network = private_network(session)
-    test_go(session, go, network)
+    run_alone(session, network, *go_test(go, *GO_PROGRAM))
     run_alone(session, network, "python", "-m", "pytest", *AT_ONCE, "tests/unit", "tests/integration")
 
 
@@ -215,13 +224,27 @@ def wheel(session: nox.Session) -> None:
     try_installed(session, built)
 
 
-@nox.session(requires=["tests", "ecosystem", "wheel", "docs", "bench", "chaos", "newcomer"])
+@nox.session
+def audit(session: nox.Session) -> None:
+    """staticcheck, and what is known to be wrong with what is used: govulncheck, pip-audit."""
+    install_requirements(session, "audit")
+    go = find_go(session)
+    run_go_tool(session, go, STATICCHECK, "./...")
+    if answers(session, GO_VULNERABILITIES, "govulncheck"):
+        run_go_tool(session, go, GOVULNCHECK, ".")
+    if answers(session, PYTHON_VULNERABILITIES, "pip-audit"):
+        session.run("pip-audit", "--strict", "--progress-spinner=off")
+
+
+@nox.session(requires=["tests", "ecosystem", "wheel", "docs", "bench", "chaos", "audit", "newcomer"])
 def full(session: nox.Session) -> None:
     """All of the above, then the slow extras: the race detector over the Go tests, and fuzzing."""
     install_requirements(session)
     go = find_go(session)
     network = private_network(session)
-    test_go(session, go, network, "-race")
+    # Not as a PIE, which Go does not make with -race on Linux. One package after the other: it is many times slower,
+    # and the tests' bounds on time are the same.
+    run_alone(session, network, *go_test(go, *build_toolchain.GO_FLAGS, "-race", "-p=1"))
     for package, name in fuzz_tests(session, go):
         run_alone(
             session, network, str(go.command), "-C", "libtailscale", "test", *GO_PROGRAM,
@@ -360,17 +383,32 @@ def check_go(session: nox.Session, go: build_toolchain.Go) -> None:
     run_go(session, go, "vet", *GO_PROGRAM, "./...")
 
 
-def test_go(session: nox.Session, go: build_toolchain.Go, network: list[str], *flags: str) -> None:
-    """Runs the Go tests: afresh each time (they join real tailnets), and without vet, which check_go ran."""
-    run_alone(
-        session, network, str(go.command), "-C", "libtailscale", "test", *GO_PROGRAM, *flags,
-        "-vet=off", "-count=1", "-timeout=5m", "./...",
-    )  # fmt: skip
+def go_test(go: build_toolchain.Go, *flags: str) -> list[str]:
+    """The command for the Go tests: afresh each time (they join real tailnets), without vet, which has its own."""
+    once = ("-vet=off", "-count=1", "-timeout=5m")
+    return [str(go.command), "-C", "libtailscale", "test", *flags, *once, "./..."]
 
 
 def run_go(session: nox.Session, go: build_toolchain.Go, *arguments: str) -> None:
     command = (str(go.command), "-C", "libtailscale", *arguments)
     session.run(*command, external=True, env=build_toolchain.go_environment())
+
+
+def run_go_tool(session: nox.Session, go: build_toolchain.Go, tool: str, *arguments: str) -> None:
+    """Runs a tool of others over the Go module, which it compiles with the flags of everything else."""
+    environment = build_toolchain.go_environment() | {"GOFLAGS": " ".join(GO_PROGRAM)}
+    command = (str(go.command), "-C", "libtailscale", "run", tool, *arguments)
+    session.run(*command, external=True, env=environment)
+
+
+def answers(session: nox.Session, url: str, tool: str) -> bool:
+    """Whether what a tool asks can be reached; where it cannot, nox says that the tool was left out."""
+    try:
+        with urllib.request.urlopen(url, timeout=10):  # noqa: S310 - a URL of ours
+            return True
+    except OSError as error:
+        session.warn(f"{tool} has not run, and nothing is known of vulnerabilities: {url} gives no answer ({error}).")
+        return False
 
 
 def fuzz_tests(session: nox.Session, go: build_toolchain.Go) -> list[tuple[str, str]]:
