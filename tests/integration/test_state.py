@@ -53,6 +53,21 @@ async def test_a_state_dir_that_is_set_is_the_root_of_the_sessions_directories(
         assert (root / node.hostname).stat().st_mode & 0o777 == 0o700
 
 
+async def test_what_lies_on_the_disk_is_the_users_alone_and_holds_no_auth_key(
+    tailnet: Localnet, environ: dict[str, str]
+) -> None:
+    root = Path(environ["TS_STATE_DIR"])
+    async with Agent.started(environ | {"TS_ENABLE_TEAMS": "1", "TS_VERBOSE": "1"}) as agent:
+        await agent.succeed("tailscale_fetch", url="http://web/")
+        await agent.succeed("tailscale_team_create", name="release")
+        folders = [root, *(path for path in root.rglob("*") if path.is_dir())]
+        files = [path for path in root.rglob("*") if path.is_file()]
+        assert {"tailscaled.state", "inbox.db", "team.db", "key"} <= {path.name for path in files}
+        assert {oct(path.stat().st_mode & 0o777) for path in folders} == {"0o700"}
+        assert [path for path in files if path.stat().st_mode & 0o077] == []
+        assert [path for path in files if environ["TS_AUTHKEY"].encode() in path.read_bytes()] == []
+
+
 async def test_a_root_that_is_a_link_of_the_users_is_followed_and_a_linked_session_is_refused(
     tailnet: Localnet, environ: dict[str, str], tmp_path: Path
 ) -> None:
