@@ -179,3 +179,29 @@ def test_each_finding_of_the_doctor_has_its_place_in_troubleshooting(said: str) 
 @pytest.mark.parametrize(("error", "said"), [(error, said) for error, said in errors() if said])
 def test_each_error_has_its_place_in_troubleshooting(error: str, said: str) -> None:
     assert said in (ROOT / "docs" / "troubleshooting.md").read_text(), error
+
+
+# ---- the security review
+
+
+def threats() -> list[str]:
+    """Each threat of docs/security.md, with its defence and its tests."""
+    return re.split(r"^- ", section("docs/security.md", "Threats").replace("\n  - ", "\n"), flags=re.MULTILINE)[1:]
+
+
+def defined_in(file: Path) -> set[str]:
+    return set(
+        re.findall(r"^(?:async def|def|func) (test_\w+|(?:Test|Fuzz)\w+)\(", file.read_text(), flags=re.MULTILINE)
+    )
+
+
+def test_every_test_that_the_security_review_names_is_there() -> None:
+    named = re.findall(r"`([\w/]+\.(?:py|go))::(\w+)`", section("docs/security.md", "Threats"))
+    assert len(named) > 100
+    folders = {".py": ROOT / "tests", ".go": ROOT / "libtailscale"}
+    missing = [name for name in named if name[1] not in defined_in(folders[name[0][-3:]] / name[0])]
+    assert missing == []
+
+
+def test_the_security_review_shows_each_defence_by_a_test_or_says_that_there_is_none() -> None:
+    assert [threat for threat in threats() if "::" not in threat and not re.search(r"No\s+test:", threat)] == []
