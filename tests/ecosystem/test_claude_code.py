@@ -104,7 +104,7 @@ async def test_claude_is_told_by_the_hook_before_the_prompt_and_after_the_turn_a
     settings = load_settings(with_uvx | {"CLAUDE_CODE_SESSION_ID": session}).settings
     async with Inbox.claimed(settings) as inbox:
         await inbox.put(BOB, Message.new("Port", "It listens on 8443."))
-        unread.write(inbox.path.parent, unread.Unread(place.identity(settings), 1, ((BOB.name, 1),)))
+        unread.write(inbox.folder, unread.Unread(place.identity(settings), 1, ((BOB.name, 1),)))
     answers = text("Nothing to do."), tool(CHECK), tool(STATUS), text("It is 8443.")
     async with Model.running(*answers) as model:
         environ = with_uvx | {"ANTHROPIC_BASE_URL": model.url, "ANTHROPIC_API_KEY": "made-up"}
