@@ -168,6 +168,10 @@ class Agent:
             self.process.send_signal(how)
         return await asyncio.wait_for(self.process.wait(), seconds)
 
+    async def kill(self) -> None:
+        self.process.kill()
+        await self.process.wait()
+
     async def _read(self) -> None:
         assert self.process.stdout is not None
         while line := await self.process.stdout.readline():

@@ -34,9 +34,9 @@ def settings(tailnet: Localnet, folder: Path, name: str, **more: str) -> dict[st
 
 
 @asynccontextmanager
-async def joined(environ: dict[str, str]) -> AsyncIterator[tuple[Agent, str]]:
-    """A running agent and its MagicDNS name."""
-    async with Agent.started(environ) as agent:
+async def joined(environ: dict[str, str], **how: Any) -> AsyncIterator[tuple[Agent, str]]:
+    """A running agent and its MagicDNS name; `how` is for Agent.started."""
+    async with Agent.started(environ, **how) as agent:
         yield agent, await name_of(agent)
 
 
@@ -80,6 +80,46 @@ async def outcomes(agent: Agent, to: Any, **arguments: Any) -> dict[str, str]:
 async def checked(agent: Agent, **arguments: Any) -> str:
     """What tailscale_check_messages says."""
     return (await agent.succeed("tailscale_check_messages", **arguments)).text
+
+
+async def told(agent: Agent, words: str) -> str:
+    """What tailscale_check_messages says once these words are in it; what came before it is read too."""
+    async with asyncio.timeout(BOUND):
+        while words not in (text := await checked(agent)):  # noqa: ASYNC110 - the event is another process's
+            await asyncio.sleep(0.1)
+    return text
+
+
+async def did(agent: Agent, tool: str, /, **arguments: Any) -> Json:
+    """What a tool for teams answers."""
+    answer = (await agent.succeed(f"tailscale_{tool}", **arguments)).structured
+    assert answer is not None
+    return answer
+
+
+async def did_again(agent: Agent, tool: str, /, **arguments: Any) -> Json:
+    """What a tool for teams answers once the lead is back; until then it says that the lead is offline."""
+    async with asyncio.timeout(BOUND):
+        while (answer := await agent.call(f"tailscale_{tool}", **arguments)).is_error:
+            assert "has been offline since" in answer.text
+    assert answer.structured is not None
+    return answer.structured
+
+
+async def history(agent: Agent, task: str) -> list[Json]:
+    """What happened to a task, the latest last."""
+    entries: list[Json] = (await did(agent, "task_update", action="update", id=task))["history"]
+    return entries
+
+
+async def lapsed(lead: Agent, task: str, seconds: float = BOUND) -> str:
+    """Why the task's owner has lost its claim, once it has: by nobody."""
+    async with asyncio.timeout(seconds):
+        while (last := (await history(lead, task))[-1])["what"] != "claim lost":  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.1)
+    assert "by" not in last
+    reason: str = last["reason"]
+    return reason
 
 
 async def until(true: Callable[[], bool], seconds: float = BOUND) -> None:

@@ -15,24 +15,17 @@ import pytest
 
 from cctailscale.commands.team import LOOK_SECONDS
 from cctailscale.server import TEAM_INSTRUCTIONS
-from tests.agent import Agent, Json
+from tests.agent import Agent
 from tests.conftest import environ_for
 from tests.localnet import Localnet
 from tests.shell import COLUMNS, plain_screen, ran, read_until, remaining, terminal
-from tests.talking import joined, settings
+from tests.talking import did, joined, settings
 
 TOOLS = {
     "tailscale_team_create", "tailscale_team_join", "tailscale_team_info", "tailscale_team_leave",
     "tailscale_task_create", "tailscale_task_list", "tailscale_task_update",
 }  # fmt: skip
 CTRL_S = b"\x13"
-
-
-async def did(agent: Agent, tool: str, **arguments: Any) -> Json:
-    """What a tool for teams answers."""
-    answer = (await agent.succeed(f"tailscale_{tool}", **arguments)).structured
-    assert answer is not None
-    return answer
 
 
 @asynccontextmanager
