@@ -238,10 +238,11 @@ def audit(session: nox.Session) -> None:
 
 @nox.session(requires=["tests", "ecosystem", "wheel", "docs", "bench", "chaos", "audit", "newcomer"])
 def full(session: nox.Session) -> None:
-    """All of the above, then the slow extras: the race detector over the Go tests, and fuzzing."""
-    install_requirements(session)
-    go = find_go(session)
+    """All of the above, then what takes minutes: the slow tests, the race detector over the Go tests, and fuzzing."""
+    install_requirements(session, "test")
+    go = install_package(session)
     network = private_network(session)
+    run_alone(session, network, "python", "-m", "pytest", *AT_ONCE, "-m", "slow", "tests/integration")
     # Not as a PIE, which Go does not make with -race on Linux. One package after the other: it is many times slower,
     # and the tests' bounds on time are the same.
     run_alone(session, network, *go_test(go, *build_toolchain.GO_FLAGS, "-race", "-p=1"))
