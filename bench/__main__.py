@@ -12,7 +12,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-from bench import agents, fetch, forward, join, lookup, memory, save, start, stop, throughput
+from bench import agents, fetch, forward, growth, join, lookup, memory, save, start, stop, teams, throughput
 from bench.figures import Subject
 from bench.lab import Lab
 from bench.report import Report
@@ -28,6 +28,8 @@ SUBJECTS: dict[str, Callable[[Lab, int], Awaitable[Subject]]] = {
     "memory": memory.measure,
     "messages": agents.measure_messages,
     "agents": agents.measure_agents,
+    "teams": teams.measure,
+    "growth": growth.measure,
     "stop": stop.measure,
 }
 

@@ -14,6 +14,8 @@ PROGRAM = ("bench.driven",)
 # For a gibibyte on a machine that is busy.
 ANSWER_SECONDS = 180.0
 END_SECONDS = 15.0
+# Of an answer: some ten thousand samples.
+LINE_BYTES = 4 << 20
 
 
 class Driver:
@@ -33,6 +35,7 @@ class Driver:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env={"PATH": os.environ["PATH"], "TS_DISABLE_PORTMAPPER": "1"} | settings,
+            limit=LINE_BYTES,
         )
         driver = cls(process)
         try:

@@ -48,7 +48,7 @@ async def measure(lab: Lab, rounds: int) -> Subject:
         raise RuntimeError("a list has not all devices")
     subject.add("small: devices", "ms", [passed for passed, _ in small], Goal(5))
     subject.add("large: devices", "ms", [passed for passed, _ in large], Goal(250))
-    subject.add("large: devices", "tokens", [_tokens(result) for _, result in large], Goal(8000, of="worst"))
+    subject.add("large: devices", "tokens", [tokens(result) for _, result in large], Goal(8000, of="worst"))
     return subject
 
 
@@ -67,5 +67,5 @@ async def _called(agent: Agent, tool: str, **arguments: str) -> tuple[float, Res
     return (time.perf_counter() - began) * 1000, result
 
 
-def _tokens(result: Result) -> float:
+def tokens(result: Result) -> float:
     return len(json.dumps(result.structured, separators=(",", ":"), ensure_ascii=False)) / CHARACTERS_A_TOKEN

@@ -5,9 +5,12 @@ import json
 import pytest
 
 from bench.agents import out_of_place
+from bench.crew import astray
 from bench.figures import Goal, Row, Subject, differences, rates, ratios
 from bench.report import Report
 from bench.start import LATE, imported
+from cctailscale.teams.commands import Claim, Create, Release
+from tests.asked import LEAD, Asked
 
 
 def test_a_median_within_its_goal_is_met_by_what_is_left() -> None:
@@ -70,6 +73,44 @@ def test_a_rate_is_in_mebibytes_a_second() -> None:
 )
 def test_messages_that_are_lost_twice_or_out_of_order_are_counted(taken: str, count: int) -> None:
     assert out_of_place("abc", taken) == count
+
+
+@pytest.mark.parametrize(
+    ("told", "count"),
+    [
+        ({"ben": ["task-2"], "cleo": ["task-3"]}, 0),
+        ({"ben": ["task-2"], "cleo": ["task-2", "task-3"]}, 1),
+        ({"ben": ["task-2", "task-2"], "cleo": ["task-3"]}, 1),
+        ({"ben": ["task-2"], "cleo": []}, 1),
+        ({"ben": ["task-3"], "cleo": ["task-2"]}, 2),
+    ],
+    ids=["one each", "two were told", "told twice", "never told", "exchanged"],
+)
+def test_tasks_that_have_not_one_claim_of_who_was_told_so_are_counted(told: dict[str, list[str]], count: int) -> None:
+    asked = _claimed()
+    names = {member.identity.name.partition(".")[0]: member.identity.name for member in asked.team.members.values()}
+    claims = {names[f"cc-{name}"]: tasks for name, tasks in told.items()}
+    assert astray(asked.team, claims, since=2) == count
+
+
+def test_a_task_that_nobody_has_claimed_is_lost_and_one_that_two_have_is_astray() -> None:
+    asked = _claimed()
+    names = [asked.team.members[member].identity.name for member in ("member-2", "member-3")]
+    claims = dict(zip(names, (["task-2"], ["task-3"]), strict=True))
+    assert astray(asked.team, claims, since=1) == 1
+    asked.change(Release(task="task-2"), "member-2")
+    asked.change(Claim(task="task-2"), "member-3")
+    assert astray(asked.team, claims, since=2) == 1
+
+
+def _claimed() -> Asked:
+    """ben has claimed task-2, cleo task-3, and nobody task-1."""
+    asked = Asked("ben", "cleo")
+    for number, member in enumerate((None, "member-2", "member-3"), start=1):
+        asked.change(Create(subject="Fix it"), LEAD)
+        if member is not None:
+            asked.change(Claim(task=f"task-{number}"), member)
+    return asked
 
 
 def test_the_modules_that_were_imported_are_read_from_importtime() -> None:
