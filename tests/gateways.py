@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
 from cctailscale.errors import LeadOffline, TeamRefused
@@ -9,6 +10,7 @@ from cctailscale.teams import listing
 from cctailscale.teams.commands import Complete, TaskCommand
 from cctailscale.teams.gateway import task_of
 from cctailscale.teams.model import Refused, Task
+from cctailscale.teams.telling import names_of
 from cctailscale.teams.wire import Answer, EventPage, No, TaskPage, TaskQuery, TeamView
 from tests.asked import Asked
 
@@ -26,6 +28,9 @@ class Gateway:
 
     async def team(self) -> TeamView:
         return listing.view(self.asked.team, self.you, LEASE).model_copy(update={"as_of": self.as_of})
+
+    async def names(self, members: Collection[str]) -> Mapping[str, str]:  # noqa: ARG002 - the Protocol's
+        return names_of(await self.team())
 
     async def tasks(self, query: TaskQuery) -> TaskPage:
         self.queries.append(query)

@@ -411,6 +411,19 @@ async def test_what_a_call_has_made_of_a_task_is_kept_before_an_event_tells_of_i
     assert kept_owners(tmp_path) == ["member-2"]
 
 
+async def test_the_lead_is_asked_for_names_only_until_they_are_known(tmp_path: Path) -> None:
+    async with member_of(tmp_path) as member:
+        member.keep(await Replica.read(member.gateway))
+        async with member.host.peer(3) as other:
+            await other.join()
+        member.way.asked.clear()
+        known = await member.gateway.names({LEAD, "member-2"})
+        assert member.way.asked == []
+        assert set(known) == {LEAD, "member-2"}
+        assert set(await member.gateway.names({LEAD, "member-3"})) == {LEAD, "member-2", "member-3"}
+        assert member.way.asked == ["team"]
+
+
 async def test_a_list_that_could_not_be_written_is_written_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -33,6 +34,9 @@ class Kept:
 
     async def team(self) -> TeamView:
         return listing.view(self.asked.team, YOU, 90.0)
+
+    async def names(self, members: Collection[str]) -> Mapping[str, str]:
+        raise NotImplementedError
 
     async def tasks(self, query: TaskQuery) -> TaskPage:
         page = listing.page(self.asked.team, query.model_copy(update={"limit": 2}), YOU)

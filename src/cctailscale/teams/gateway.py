@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from cctailscale.errors import BadDocument, TeamRefused, plain
@@ -34,6 +35,10 @@ class TeamGateway(Protocol):
 
     async def team(self) -> TeamView:
         """Who is in it, and how far it is."""
+        ...
+
+    async def names(self, members: Collection[str]) -> Mapping[str, str]:
+        """By id, the names of these members' devices, and perhaps of others; without those who are gone."""
         ...
 
     async def tasks(self, query: TaskQuery) -> TaskPage:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cctailscale.teams.gateway import task_of
+from cctailscale.teams.telling import names_of
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from cctailscale.teams.commands import TaskCommand
     from cctailscale.teams.lead import Lead
     from cctailscale.teams.model import Task
@@ -25,6 +28,9 @@ class LocalGateway:
 
     async def team(self) -> TeamView:
         return self._lead.team(self._me)
+
+    async def names(self, members: Collection[str]) -> Mapping[str, str]:  # noqa: ARG002 - of all, which costs no more
+        return names_of(self._lead.team(self._me))
 
     async def tasks(self, query: TaskQuery) -> TaskPage:
         return self._lead.tasks(query, self._me)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Literal, Protocol, get_args
 from urllib.parse import urlencode
@@ -26,6 +27,7 @@ from cctailscale.teams.gateway import task_of
 from cctailscale.teams.membership import MAX_QUEUED, MembershipFile, Queued
 from cctailscale.teams.model import RefusalCode, Task
 from cctailscale.teams.replica import Replica
+from cctailscale.teams.telling import names_of
 from cctailscale.teams.wire import (
     Answer,
     CommandRequest,
@@ -109,6 +111,12 @@ class RemoteGateway:
                 raise
             return self.replica.view()
         return TeamView.from_json(answer).model_copy(update={"as_of": None})
+
+    async def names(self, members: Collection[str]) -> Mapping[str, str]:
+        """As TeamGateway. The lead is asked only about somebody of whose joining there is no news yet."""
+        if self.replica is not None and self.replica.names.keys() >= set(members):
+            return self.replica.present
+        return names_of(await self.team())
 
     async def tasks(self, query: TaskQuery) -> TaskPage:
         asked = query.model_dump(mode="json", exclude_defaults=True)

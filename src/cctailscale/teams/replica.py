@@ -131,6 +131,11 @@ class Replica:
         """The ids of members to their devices' names, of those who are gone as well."""
         return {member_id: row.identity.name for member_id, row in self._members.items()}
 
+    @property
+    def present(self) -> dict[str, str]:
+        """As `names`, without those who are gone."""
+        return {member_id: row.identity.name for member_id, row in self._members.items() if not row.gone}
+
     def can_be_claimed(self, task_id: str) -> bool:
         row = self._tasks.get(task_id)
         return (

@@ -21,6 +21,14 @@ def names_of(view: wire.TeamView) -> Names:
     return {member.id: member.identity.name for member in view.members}
 
 
+def named_in(task: model.Task) -> set[str]:
+    """The members whom a task names, its history as well."""
+    named = {task.owner, task.completed_by, task.created_by}
+    for entry in task.history:
+        named |= {entry.by, entry.owner}
+    return {member for member in named if member is not None}
+
+
 def team(view: wire.TeamView) -> results.TeamInfo:
     """The team with all its members: the lead, `you`, then whoever was heard of last."""
     members = sorted(view.members, key=lambda one: one.last_seen, reverse=True)

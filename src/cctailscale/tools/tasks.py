@@ -176,7 +176,7 @@ class Tasks:
         names: telling.Names = {}
         # If the lead has gone just now: what was asked for has been done all the same.
         with suppress(CcTailscaleError):
-            names = telling.names_of(await gateway.team())
+            names = await gateway.names(telling.named_in(task))
         return board.task(task, names, self._you, whole=whole)
 
     @property
