@@ -40,6 +40,10 @@ PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 LOCALNET = ROOT / "build" / "localnet"
 LINEARIZE = ROOT / "build" / "linearize"
 NPM = ROOT / "build" / "npm"
+BASELINE = ROOT / "build" / "baseline"
+
+# With --ignore-scripts each: what packages' scripts would do is not needed, and this is somebody else's code.
+NPM_QUIET = ("--no-audit", "--no-fund", "--loglevel=error")
 
 # pie, because it is what the archive (-buildmode=c-archive implies -shared) can share its compiled packages with.
 # With Go's default everything would be compiled a second time.
@@ -185,10 +189,13 @@ def newcomer(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The benchmarks, side by side with what they are compared to; arguments after `--` go to them."""
-    install_requirements(session, "test")
-    build_localnet(session, install_package(session))
-    run_alone(session, private_network(session), "python", "-m", "bench", *session.posargs)
+    """The benchmarks, side by side with what they are compared to, into docs/performance.md; or what follows `--`."""
+    install_requirements(session, "bench")
+    go = install_package(session)
+    build_localnet(session, go)
+    build_baseline(session, go)
+    words = session.posargs or ["--page", "docs/performance.md"]
+    run_alone(session, private_network(session), "python", "-m", "bench", *words)
 
 
 @nox.session
@@ -292,6 +299,27 @@ def build_localnet(session: nox.Session, go: build_toolchain.Go) -> None:
         run_go(session, go, "build", *flags, "-o", str(program), f"./{program.name}")
 
 
+def build_baseline(session: nox.Session, go: build_toolchain.Go) -> None:
+    """Builds what the benchmarks compare to; without the server in TypeScript where no npm registry answers."""
+    BASELINE.mkdir(parents=True, exist_ok=True)
+    for name, package in (("helper", "./baseline"), ("tailscaled", "tailscale.com/cmd/tailscaled")):
+        run_go(
+            session, go, "build", *GO_PROGRAM, *build_toolchain.linker_flags(), "-o", str(BASELINE / name), package
+        )  # fmt: skip
+    shutil.rmtree(BASELINE / "cache", ignore_errors=True)
+    if not npm_answers(session):
+        return
+    for file in (ROOT / "bench" / "baseline").iterdir():
+        shutil.copy(file, BASELINE)
+    session.run("npm", "ci", "--prefix", str(BASELINE), "--ignore-scripts", *NPM_QUIET)
+    session.run("npm", "run", "--silent", "build", "--prefix", str(BASELINE))
+    session.run("npm", "pack", "--silent", "--pack-destination", str(BASELINE), str(BASELINE))
+    # The cache that npx starts it from, without the network.
+    (packed,) = BASELINE.glob("*.tgz")
+    words = ("--yes", f"--package=file:{packed}", "--", "node", "--version")
+    session.run("npm", "exec", *words, env={"npm_config_cache": str(BASELINE / "cache")})
+
+
 def build_dist(session: nox.Session, dist: Path) -> tuple[Path, Path]:
     """Makes the sdist and, from it, the wheel with the platform tag that it may bear; gives both paths, in `dist`.
 
@@ -320,17 +348,21 @@ def build_dist(session: nox.Session, dist: Path) -> tuple[Path, Path]:
 
 def install_outside_tools(session: nox.Session) -> None:
     """Installs the packages of tests/ecosystem/package.json; where no npm registry answers, their tests are skipped."""
-    wanted = ROOT / "tests" / "ecosystem" / "package.json"
-    ask = ("npm", "view", "@modelcontextprotocol/sdk", "version", "--fetch-retries=0", "--fetch-timeout=10000")
-    reached = session.run(*ask, silent=True, success_codes=range(256))
-    if not re.search(r"^\d+\.\d+\.\d+$", str(reached), flags=re.MULTILINE):
-        session.warn("The npm registry cannot be reached: what needs it is skipped.")
+    if not npm_answers(session):
         return
     NPM.mkdir(parents=True, exist_ok=True)
-    shutil.copy(wanted, NPM)
-    # No package's script is run: what they would do is not needed, and this is somebody else's code.
-    quiet = ("--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error")
-    session.run("npm", "install", "--prefix", str(NPM), "--ignore-scripts", *quiet)
+    shutil.copy(ROOT / "tests" / "ecosystem" / "package.json", NPM)
+    session.run("npm", "install", "--prefix", str(NPM), "--ignore-scripts", "--no-package-lock", *NPM_QUIET)
+
+
+def npm_answers(session: nox.Session) -> bool:
+    """Whether the npm registry can be reached; if not, nox says what that means."""
+    ask = ("npm", "view", "@modelcontextprotocol/sdk", "version", "--fetch-retries=0", "--fetch-timeout=10000")
+    reached = session.run(*ask, silent=True, success_codes=range(256))
+    answers = bool(re.search(r"^\d+\.\d+\.\d+$", str(reached), flags=re.MULTILINE))
+    if not answers:
+        session.warn("The npm registry cannot be reached: what needs it is left out.")
+    return answers
 
 
 def build_environment() -> dict[str, str | None]:
@@ -533,6 +565,7 @@ def run_alone(session: nox.Session, network: list[str], *command: str) -> None:
         "CCTAILSCALE_LINEARIZE": str(LINEARIZE),
         "CCTAILSCALE_LOCALNET": str(LOCALNET),
         "CCTAILSCALE_NPM": str(NPM),
+        "CCTAILSCALE_BASELINE": str(BASELINE),
         "GOPROXY": "off",  # all modules are here by now
         "TS_DISABLE_PORTMAPPER": "1",
     }

@@ -66,13 +66,13 @@ async def measure_agents(lab: Lab, rounds: int) -> Subject:
     first: list[float] = []
     lists: list[float] = []
     broadcasts: list[float] = []
-    async with _crowd(lab), lab.agent() as agent:
+    async with crowd(lab, CROWD), lab.agent() as agent:
         await joined(agent)
-        await _knows(agent, count)
-        first.append(await _listed(agent, count))
+        await knows(agent, count)
+        first.append(await listed(agent, count))
         for _ in range(rounds):
-            lists.append(await _listed(agent, count))
-            broadcasts.append(await _broadcast(agent, count))
+            lists.append(await listed(agent, count))
+            broadcasts.append(await broadcast(agent, count))
         await left(agent)
     subject.add("tailscale_agents, for the first time", "ms", first, Goal(500, of="worst"))
     subject.add("tailscale_agents", "ms", lists, Goal(500, of="worst"))
@@ -139,14 +139,15 @@ def out_of_place(sent: Sequence[str], taken: Sequence[str]) -> int:
 
 
 @contextlib.asynccontextmanager
-async def _crowd(lab: Lab) -> AsyncIterator[None]:
+async def crowd(lab: Lab, sizes: Sequence[int]) -> AsyncIterator[None]:
+    """So many agents in each of so many processes."""
     async with contextlib.AsyncExitStack() as stack:
-        for size in CROWD:
+        for size in sizes:
             await stack.enter_async_context(Driver.joined(lab.environ(), ("bench.talking", str(size))))
         yield
 
 
-async def _knows(agent: Agent, count: int) -> None:
+async def knows(agent: Agent, count: int) -> None:
     """Returns once the agent's netmap has them all; no connection is made for that, and no event tells of it."""
     async with asyncio.timeout(FOUND_SECONDS):
         total = 0
@@ -155,7 +156,7 @@ async def _knows(agent: Agent, count: int) -> None:
             total = (await _structured(agent, "tailscale_devices", {"filter": "cc-", "online_only": True}))["total"]
 
 
-async def _listed(agent: Agent, count: int) -> float:
+async def listed(agent: Agent, count: int) -> float:
     """Milliseconds of a call that finds them all."""
     began = time.perf_counter()
     found = await _structured(agent, "tailscale_agents", {})
@@ -165,7 +166,8 @@ async def _listed(agent: Agent, count: int) -> float:
     return passed
 
 
-async def _broadcast(agent: Agent, count: int) -> float:
+async def broadcast(agent: Agent, count: int) -> float:
+    """Milliseconds of a message that all of them get."""
     began = time.perf_counter()
     sent = await _structured(agent, "tailscale_send_message", {"to": "*", "subject": "Build", "body": "Main is green."})
     passed = (time.perf_counter() - began) * 1000

@@ -1,7 +1,7 @@
-"""The child of `bench.driver`: a process with a node and no MCP, which downloads what its parent asks for.
+"""The child of `bench.driver`: a process with a node and no MCP, which moves what its parent asks for.
 
-It reads commands from stdin, one JSON object a line, {"do": "http" or "raw", "bytes": N}, and answers each with
-{"seconds": S}. The first line that it writes is {"joined": true}. It logs out at the end of its input.
+It reads commands from stdin, one JSON object a line, {"do": "http", "raw" or "upload", "bytes": N}, and answers
+each with {"seconds": S}. The first line that it writes is {"joined": true}. It logs out at the end of its input.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ async def serve() -> None:
         print(json.dumps({"joined": True}), flush=True)
         while line := await asyncio.to_thread(sys.stdin.readline):
             command = json.loads(line)
-            download = {"http": _over_http, "raw": _over_a_socket}[command["do"]]
+            move = {"http": _over_http, "raw": _over_a_socket, "upload": _up_a_socket}[command["do"]]
             began = time.perf_counter()
-            received = await download(device, command["bytes"])
+            moved = await move(device, command["bytes"])
             seconds = time.perf_counter() - began
-            if received != command["bytes"]:
-                raise RuntimeError(f"{received} bytes came, not {command['bytes']}")
+            if moved != command["bytes"]:
+                raise RuntimeError(f"{moved} bytes came, not {command['bytes']}")
             print(json.dumps({"seconds": seconds}), flush=True)
         await node.stop(LOGOUT_SECONDS)
 
@@ -56,15 +56,21 @@ async def _over_http(device: Device, count: int) -> int:
 
 async def _over_a_socket(device: Device, count: int) -> int:
     """Without aiohttp: what the node itself can do."""
+    with await _connected(device) as sock:
+        return await asyncio.to_thread(socks.get, sock, PEER, f"/bytes?n={count}")
+
+
+async def _up_a_socket(device: Device, count: int) -> int:
+    with await _connected(device) as sock:
+        await asyncio.to_thread(socks.post, sock, PEER, "/upload", count)
+    return count
+
+
+async def _connected(device: Device) -> socket.socket:
     address = (await device.dialer.resolve(PEER))[0]
     sock = await device.dialer.connect(address, PORT)
-    return await asyncio.to_thread(_read, sock, count)
-
-
-def _read(sock: socket.socket, count: int) -> int:
-    with sock:
-        sock.setblocking(True)
-        return socks.get(sock, PEER, f"/bytes?n={count}")
+    sock.setblocking(True)
+    return sock
 
 
 if __name__ == "__main__":

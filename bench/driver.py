@@ -49,8 +49,8 @@ class Driver:
                 process.kill()
                 await process.wait()
 
-    async def download(self, how: Literal["http", "raw"], count: int) -> float:
-        """Seconds for `count` bytes."""
+    async def move(self, how: Literal["http", "raw", "upload"], count: int) -> float:
+        """Seconds for `count` bytes from the peer, or to it."""
         return float((await self.ask({"do": how, "bytes": count}))["seconds"])
 
     async def ask(self, command: dict[str, Any]) -> dict[str, Any]:

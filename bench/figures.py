@@ -64,7 +64,13 @@ class Row:
         return f"{word} by {abs(self.judged - self.goal.limit) / abs(self.goal.limit):.0%}".replace("%", " %")
 
     def to_json(self) -> dict[str, Any]:
-        goal = self.goal and {"limit": self.goal.limit, "kind": self.goal.kind, "of": self.goal.of, "met": self.met}
+        goal = self.goal and {
+            "limit": self.goal.limit,
+            "kind": self.goal.kind,
+            "of": self.goal.of,
+            "text": str(self.goal),
+            "met": self.met,
+        }
         return {
             "name": self.name,
             "unit": self.unit,
@@ -89,6 +95,12 @@ class Subject:
 
     def add(self, name: str, unit: str, samples: Sequence[float], goal: Goal | None = None) -> None:
         self.rows.append(Row(name, unit, samples, goal))
+
+
+def number(value: float) -> str:
+    """Three digits that tell something."""
+    size = abs(value)
+    return f"{value:.0f}" if size >= 100 or value == int(value) else f"{value:.1f}" if size >= 10 else f"{value:.2f}"
 
 
 def rates(count: int, seconds: Sequence[float]) -> list[float]:

@@ -34,12 +34,12 @@ async def measure(lab: Lab, rounds: int) -> Subject:
         "Helper: its SOCKS port. Vanished: from the SIGKILL of a peer that sends to the reset at the program.",
     )
     seconds: dict[str, list[float]] = {}
-    with lab.helper() as (helper, _):
+    with lab.helper() as helper:
         async with lab.joined_agent() as agent:
             ports = {port: await _forward(agent, PEER, port) for port in (HTTP, DISCARD)}
             ways: dict[str, Connect] = {
                 "forward": lambda port: _connect(ports[port]),
-                "helper": lambda port: socks.connect(helper, PEER, port),
+                "helper": lambda port: socks.connect(helper.line, PEER, port),
             }
             for number in range(count + 1):
                 for name, connect in list(ways.items())[:: 1 if number % 2 else -1]:

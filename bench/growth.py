@@ -1,99 +1,125 @@
-"""How a team grows: claims with 1 to 50 members, calls with 10 to 2,000 tasks, events with 1 to 200 members."""
+"""How calls grow with the tailnet and with the agents on it; what is worse than linear is named by its missed goal."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import math
+import statistics
 import time
+from collections.abc import Awaitable, Callable
+from typing import Any
 
-from bench.crew import Crew, structured
-from bench.driver import Driver
+from bench.agents import broadcast, crowd, knows, listed
 from bench.figures import Goal, Subject
-from bench.lab import Lab
-from bench.process import memory
-from cctailscale.teams.model import MAX_TASKS
+from bench.lab import PEER, Lab, joined
+from tests.agent import Agent
 
-CLAIMANTS = (1, 5, 20, 50)
-CLAIMS = 250
-TASKS = (10, 100, 500, MAX_TASKS)
-CALLS = 10
-# The members of some number lie in processes of so many: one of Python's would be the measure else.
-SESSIONS = 50
-CROWD = 200  # with the lead one more than there may be
-MEMBERS = (1, 50, 100, CROWD - 1)
-EVENTS = 5
-APART_SECONDS = 1.0
+PEERS = (10, 100, 1000, 5000)
+AGENTS = (1, 10, 25, 50, 100)
+AGENTS_A_PROCESS = 10
+CALLS = 7
+# A list of devices serves all who ask within a second.
+APART_SECONDS = 1.05
+# An exponent of 1 is linear; the rest is how well a median of few calls tells it.
+LINEAR = Goal(1.15)
+# Below it a call costs what every call costs, and its growth says nothing.
+NOTICEABLE_MS = 5.0
+ABOUT_PEERS: dict[str, dict[str, Any]] = {
+    "tailscale_status": {},
+    "tailscale_devices": {},
+    "tailscale_whois": {"address": PEER},
+    "tailscale_dns_lookup": {"name": PEER},
+    "tailscale_connect_test": {"host": PEER, "port": 80},
+    "tailscale_fetch": {"url": f"http://{PEER}/"},
+    "tailscale_acl_check": {"port": 80},
+}
 
 
-async def measure(lab: Lab, rounds: int) -> Subject:
+async def measure_peers(lab: Lab, rounds: int) -> Subject:  # noqa: ARG001 - the sizes are the rounds
     subject = Subject(
-        "growth",
-        f"Claims: members without MCP, at most {SESSIONS} in a process, claim {CLAIMS} tasks. Calls: tools/call to its "
-        f"result at the lead's client. Events: {EVENTS} of them, {APART_SECONDS:g} s apart, from the lead's decision "
-        "to each member's copy of the list, while every member waits with a request of its own. Memory is the lead's "
-        f"PSS. Once, in place of {rounds} rounds.",
+        "peers",
+        f"tools/call to its result at the client, {CALLS} times each, with so many peers more on the tailnet, by a "
+        f"session of its own each time, in turns {APART_SECONDS:g} s apart, so that each list of devices is made anew. "
+        "The first call joins. The exponent is that of the growth from one size to the next, where it can be noticed: "
+        "1 is linear.",
     )
-    await _claims(lab, subject)
-    await _calls(lab, subject)
-    await _events(lab, subject)
+    grown: dict[str, dict[int, list[float]]] = {}
+    for count in PEERS:
+        lab.tailnet.admin("POST", "/fake-peers", {"count": count})
+        try:
+            async with lab.agent() as agent:
+                began = time.perf_counter()
+                await joined(agent)
+                grown.setdefault("first call", {})[count] = [(time.perf_counter() - began) * 1000]
+                for _ in range(CALLS):
+                    await asyncio.sleep(APART_SECONDS)  # not a wait for something: the pause is what is asked for
+                    for tool, words in ABOUT_PEERS.items():
+                        grown.setdefault(tool, {}).setdefault(count, []).append(await _called(agent, tool, words))
+                await agent.stop()
+        finally:
+            lab.tailnet.admin("DELETE", "/fake-peers")
+    add_growth(subject, "peers", grown, {("tailscale_devices", PEERS[-1]): Goal(500)})
     return subject
 
 
-async def _claims(lab: Lab, subject: Subject) -> None:
-    async with Crew.led(lab) as crew, crew.driver(lab, SESSIONS) as driver:
-        for members in CLAIMANTS:
-            await driver.ask({"do": "join", "lead": crew.name, "count": members})
-            await crew.add(CLAIMS)
-            race = await driver.ask({"do": "claim"})
-            await driver.ask({"do": "complete"})
-            subject.add(f"{members} members: claims", "1/s", [CLAIMS / race["seconds"]])
-            subject.add(f"{members} members: a claim", "ms", race["milliseconds"])
+async def measure_agents(lab: Lab, rounds: int) -> Subject:  # noqa: ARG001 - the sizes are the rounds
+    subject = Subject(
+        "crowd",
+        f"As `agents`, {CALLS} times each, with so many agents, up to {AGENTS_A_PROCESS} in a process without MCP.",
+    )
+    grown: dict[str, dict[int, list[float]]] = {}
+    ways: dict[str, Callable[[Agent, int], Awaitable[float]]] = {
+        "tailscale_agents": listed,
+        "broadcast to all": broadcast,
+    }
+    async with contextlib.AsyncExitStack() as stack, lab.agent() as agent:
+        await joined(agent)
+        present = 0
+        for count in AGENTS:
+            while present < count:
+                more = min(AGENTS_A_PROCESS, count - present)
+                await stack.enter_async_context(crowd(lab, [more]))
+                present += more
+            await knows(agent, count)
+            await listed(agent, count)
+            for name, way in ways.items():
+                grown.setdefault(name, {})[count] = [await way(agent, count) for _ in range(CALLS)]
+        await agent.stop()
+    add_growth(subject, "agents", grown)
+    return subject
 
 
-async def _calls(lab: Lab, subject: Subject) -> None:
-    async with Crew.led(lab) as crew:
-        for tasks in TASKS:
-            await crew.add(tasks - crew.tasks)
-            lists, claims = [], []
-            for _ in range(CALLS):
-                began = time.perf_counter()
-                await crew.lead.succeed("tailscale_task_list", unblocked_only=True)
-                listed = time.perf_counter()
-                claimed = await crew.lead.succeed("tailscale_task_update", action="claim")
-                claims.append((time.perf_counter() - listed) * 1000)
-                lists.append((listed - began) * 1000)
-                await crew.lead.succeed("tailscale_task_update", action="release", id=structured(claimed)["id"])
-            subject.add(f"{tasks} tasks: a list", "ms", lists)
-            subject.add(f"{tasks} tasks: a claim", "ms", claims)
+def add_growth(
+    subject: Subject,
+    of: str,
+    grown: dict[str, dict[int, list[float]]],
+    goals: dict[tuple[str, int], Goal] | None = None,
+) -> None:
+    """A row for each call and size, and the worst exponent of each call."""
+    for name, sizes in grown.items():
+        for size, samples in sizes.items():
+            subject.add(f"{name}, {size} {of}", "ms", samples, (goals or {}).get((name, size)))
+    for name, sizes in grown.items():
+        worst = steepest({size: statistics.median(samples) for size, samples in sizes.items()})
+        subject.add(f"{name}: steepest growth", "exponent", [worst], LINEAR)
 
 
-async def _events(lab: Lab, subject: Subject) -> None:
-    async with Crew.led(lab) as crew, contextlib.AsyncExitStack() as stack:
-        drivers: list[Driver] = []
-        joined = 0
-        for members in MEMBERS:
-            while joined < members:
-                if joined == len(drivers) * SESSIONS:
-                    drivers.append(await stack.enter_async_context(crew.driver(lab, min(SESSIONS, CROWD - 1 - joined))))
-                joined = min(members, len(drivers) * SESSIONS)
-                count = joined - (len(drivers) - 1) * SESSIONS
-                await drivers[-1].ask({"do": "join", "lead": crew.name, "count": count})
-            delays = await _delays(crew, drivers, members)
-            subject.add(f"{members} members: an event", "ms", delays, Goal(50) if members == CROWD - 1 else None)
-            subject.add(f"{members} members: the lead", "MiB", [memory(crew.lead.pid).pss])
+def steepest(milliseconds: dict[int, float]) -> float:
+    """The greatest exponent from one size to the next; 0 if no growth can be noticed."""
+    points = sorted(milliseconds.items())
+    return max(
+        (
+            math.log(later / earlier) / math.log(more / fewer)
+            for (fewer, earlier), (more, later) in itertools.pairwise(points)
+            if later - earlier >= NOTICEABLE_MS
+        ),
+        default=0.0,
+    )
 
 
-async def _delays(crew: Crew, drivers: list[Driver], members: int) -> list[float]:
-    # Neither is a wait for something: the members are to have nothing to do but to wait for events.
-    await asyncio.sleep(APART_SECONDS)
-    for driver in drivers:
-        await driver.ask({"do": "delays", "count": 0})
-    for _ in range(EVENTS):
-        await crew.add(1)
-        await asyncio.sleep(APART_SECONDS)
-    found: list[float] = []
-    for driver in drivers:
-        found += (await driver.ask({"do": "delays", "count": 0}))["milliseconds"]
-    if len(found) != EVENTS * members:
-        raise RuntimeError(f"{len(found)} events came to {members} members, not {EVENTS} to each")
-    return found
+async def _called(agent: Agent, tool: str, words: dict[str, Any]) -> float:
+    began = time.perf_counter()
+    await agent.succeed(tool, **words)
+    return (time.perf_counter() - began) * 1000

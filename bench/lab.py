@@ -8,17 +8,46 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench import rivals
 from bench.process import settled
+from bench.rivals import Helper, Tailscaled, TypeScript
 from tests.agent import Agent
-from tests.localnet import Localnet, running
+from tests.localnet import Localnet
 
 PEER = "web"
+# Who is compared, as the tables call them: the rivals (a), (b) and (c).
+OURS = "cc-tailscale"
+TYPESCRIPT = "TypeScript + helper"
+TAILSCALED = "tailscaled + curl"
+GO = "bare tsnet"
 SERVER = (sys.executable, "-m", "cctailscale")
 # What the first tool call needs is loaded after `initialized`; the Go node and aiohttp are mapped then.
 PRELOADED = ("_libtailscale", "_http_parser")
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Everybody who is compared, with a node that runs. `typescript` is None where it is not installed."""
+
+    ours: Agent
+    typescript: Agent | None
+    tailscaled: Tailscaled
+    helper: Helper
+    folder: Path
+
+    @property
+    def servers(self) -> dict[str, Agent]:
+        """The MCP servers among them."""
+        return {OURS: self.ours} | ({TYPESCRIPT: self.typescript} if self.typescript else {})
+
+    @property
+    def pids(self) -> dict[str, int]:
+        servers = {name: agent.pid for name, agent in self.servers.items()}
+        return servers | {TAILSCALED: self.tailscaled.pid, GO: self.helper.pid}
 
 
 class Lab:
@@ -27,6 +56,7 @@ class Lab:
     def __init__(self, tailnet: Localnet, peer: dict[str, Any], folder: Path) -> None:
         self.tailnet = tailnet
         self.peer_address: str = peer["ips"][0]
+        self.typescript = TypeScript.found()
         self._folder = folder
         self._numbers = itertools.count(1)
 
@@ -65,11 +95,36 @@ class Lab:
             yield agent
             await left(agent)
 
-    def helper(self, *arguments: str) -> AbstractContextManager[tuple[dict[str, Any], int]]:
-        """The bare tsnet program with its SOCKS port: its ready line and its pid."""
+    @contextlib.asynccontextmanager
+    async def joined_typescript(self) -> AsyncIterator[Agent | None]:
+        """The server in TypeScript with its helper's node running; None where it is not installed."""
+        if self.typescript is None:
+            yield None
+            return
+        environ = self.typescript.environ(self.environ())
+        async with Agent.started(environ, command=self.typescript.command) as agent:
+            await agent.succeed("tailscale_status")
+            yield agent
+            if agent.process.returncode is None:
+                await left(agent)
+
+    @contextlib.asynccontextmanager
+    async def everybody(self) -> AsyncIterator[Joined]:
+        """All who are compared, side by side on the tailnet."""
+        with self.helper() as helper, self.tailscaled() as tailscaled:
+            environ = self.environ()
+            project = Path(environ["CLAUDE_PROJECT_DIR"])
+            async with self.joined_agent(environ) as ours, self.joined_typescript() as typescript:
+                yield Joined(ours, typescript, tailscaled, helper, project)
+
+    def helper(self, *arguments: str) -> AbstractContextManager[Helper]:
+        """The bare tsnet program, with its SOCKS port."""
         flags = ["-control", self.tailnet.control_url, "-authkey", self.tailnet.auth_key]
-        hostname = f"helper-{next(self._numbers)}"
-        return running("helper", *flags, "-hostname", hostname, *arguments)
+        return rivals.helper(*flags, "-hostname", f"helper-{next(self._numbers)}", *arguments)
+
+    def tailscaled(self) -> AbstractContextManager[Tailscaled]:
+        """Tailscale's daemon in userspace mode, with its SOCKS port."""
+        return rivals.tailscaled(self.environ(), f"tailscaled-{next(self._numbers)}")
 
 
 async def preloaded(agent: Agent) -> None:
@@ -90,4 +145,4 @@ async def left(agent: Agent) -> None:
     """Ends an agent in peace, so that its device is gone before the next round."""
     code = await agent.stop()
     if code != 0:
-        raise RuntimeError(f"cc-tailscale ended with {code}: {agent.stderr[-2000:]}")
+        raise RuntimeError(f"the server ended with {code}: {agent.stderr[-2000:]}")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from bench.figures import Goal, Subject
-from bench.lab import PEER, Lab
+from bench.lab import GO, PEER, Lab
 from tests.agent import Agent, Result
 
 CALLS_A_ROUND = 20
@@ -29,6 +31,7 @@ async def measure(lab: Lab, rounds: int) -> Subject:
         f"so that each is made anew. A token is {CHARACTERS_A_TOKEN} characters of what the model sees.",
     )
     about_a_peer: dict[str, list[float]] = {tool: [] for tool in ABOUT_A_PEER}
+    compared = await _compared(lab, rounds)
     async with lab.joined_agent() as agent:
         for number in range(WARM_UP_CALLS + rounds * CALLS_A_ROUND):
             for tool, samples in about_a_peer.items():
@@ -46,10 +49,33 @@ async def measure(lab: Lab, rounds: int) -> Subject:
         lab.tailnet.admin("DELETE", "/fake-peers")
     if any(result.structured is None or result.structured["total"] <= MANY for _, result in large):
         raise RuntimeError("a list has not all devices")
+    for name, tools in compared.items():
+        for tool, samples in tools.items():
+            subject.add(f"small: {tool}, {name}", "ms", samples)
     subject.add("small: devices", "ms", [passed for passed, _ in small], Goal(5))
     subject.add("large: devices", "ms", [passed for passed, _ in large], Goal(250))
     subject.add("large: devices", "tokens", [tokens(result) for _, result in large], Goal(8000, of="worst"))
     return subject
+
+
+async def _compared(lab: Lab, rounds: int) -> dict[str, dict[str, list[float]]]:
+    """The same questions to both MCP servers, in turns, and to the control API of the bare tsnet program."""
+    async with lab.everybody() as joined:
+        ways: dict[tuple[str, str], Callable[[], Awaitable[object]]] = {
+            (tool, name): partial(agent.succeed, f"tailscale_{tool}", **words)
+            for tool, words in (("status", {}), ("whois", {"address": lab.peer_address}))
+            for name, agent in joined.servers.items()
+        }
+        ways["status", GO] = partial(asyncio.to_thread, joined.helper.ask, "/status")
+        ways["whois", GO] = partial(asyncio.to_thread, joined.helper.ask, "/whois", addr=lab.peer_address)
+        compared: dict[str, dict[str, list[float]]] = {}
+        for number in range(WARM_UP_CALLS + rounds * CALLS_A_ROUND):
+            for (tool, name), ask in ways.items():
+                began = time.perf_counter()
+                await ask()
+                if number >= WARM_UP_CALLS:
+                    compared.setdefault(name, {}).setdefault(tool, []).append((time.perf_counter() - began) * 1000)
+    return compared
 
 
 async def _lists(agent: Agent, rounds: int) -> list[tuple[float, Result]]:

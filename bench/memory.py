@@ -1,11 +1,10 @@
-"""Memory of whole processes: idle, joined, while a gibibyte comes in, and ten seconds later."""
+"""Memory of this one process: idle, joined, while a gibibyte comes in, and ten seconds later."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from bench import socks
 from bench.driver import Driver
 from bench.figures import Goal, Subject
 from bench.lab import PEER, Lab, joined, left, preloaded
@@ -25,14 +24,13 @@ async def measure(lab: Lab, rounds: int) -> Subject:
         "memory",
         f"RSS and PSS (smaps_rollup), and the peak of the RSS (VmHWM). 1 GiB came as {GIB // FETCH_BYTES + 1} fetches "
         f"of {FETCH_BYTES // 1000} kB of text through the tool, {FETCHES_AT_ONCE} at once; as one download through the "
-        "node in a Python process without MCP; as one download through the helper. The differences are to the same "
+        "node in a Python process without MCP. The differences are to the same "
         "process after joining.",
     )
     samples: dict[str, list[float]] = {}
     for _ in range(count):
         await _server(lab, samples)
         await _node(lab, samples)
-        await _helper(lab, samples)
     goals = {
         "cc-tailscale, joined: RSS": Goal(130),
         "cc-tailscale, peak during 1 GiB": Goal(300, of="worst"),
@@ -61,14 +59,7 @@ async def _node(lab: Lab, samples: dict[str, list[float]]) -> None:
     async with Driver.joined(lab.environ()) as driver:
         await settled(driver.pid)
         _note(samples, "node alone, joined", driver.pid)
-        await _loaded(samples, "node alone", driver.pid, lambda: driver.download("http", GIB))
-
-
-async def _helper(lab: Lab, samples: dict[str, list[float]]) -> None:
-    with lab.helper() as (helper, pid):
-        await settled(pid)
-        _note(samples, "helper, joined", pid)
-        await _loaded(samples, "helper", pid, lambda: asyncio.to_thread(socks.download, helper, PEER, GIB))
+        await _loaded(samples, "node alone", driver.pid, lambda: driver.move("http", GIB))
 
 
 def _note(samples: dict[str, list[float]], name: str, pid: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,28 @@ def memory(pid: int) -> Memory:
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
     status = Path(f"/proc/{pid}/status").read_text()
     return Memory(_kib(rollup, "Rss"), _kib(rollup, "Pss"), _kib(status, "VmHWM"))
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that it has started, as far as they still run."""
+    found = [pid]
+    for parent in found:
+        for task in Path(f"/proc/{parent}/task").iterdir():
+            found += [int(child) for child in (task / "children").read_text().split()]
+    return found
+
+
+def pss(pid: int) -> float:
+    """MiB of a process and all that it has started."""
+    return sum(memory(member).pss for member in family(pid))
+
+
+def cpu_seconds(pid: int) -> float:
+    """Of a process and all that it has started, and of what has ended and was waited for (proc_pid_stat(5), 14-17)."""
+    ticks = 0
+    for member in family(pid):
+        ticks += sum(int(field) for field in Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()[11:15])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _kib(text: str, name: str) -> float:

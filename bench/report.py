@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import platform
 from typing import Any
@@ -13,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.figures import Row, Subject
+from bench.figures import Row, Subject, number
 from cctailscale import __version__
 
 # What the tables need; a terminal that is narrower wraps inside the cells.
@@ -25,6 +24,7 @@ class Report:
 
     def __init__(self, rounds: int) -> None:
         self._rounds = rounds
+        self._left_out: str | None = None
         self._subjects: list[Subject] = []
         self._loads: list[float] = []
         self._console = Console(highlight=False, markup=False, emoji=False)
@@ -39,6 +39,11 @@ class Report:
         self._console.print(
             f"{about}, {os.cpu_count()} CPUs, {self._rounds} rounds, load average {self._loads[0]:.1f} at the beginning"
         )
+
+    def leave_out(self, what: str) -> None:
+        """Says what could not be measured, and why."""
+        self._left_out = what
+        self._console.print(Text(f"LEFT OUT: {what}", style="yellow"))
 
     def add(self, subject: Subject) -> None:
         self._subjects.append(subject)
@@ -62,7 +67,7 @@ class Report:
         self._console.print(table)
 
     def end(self) -> None:
-        missed = [f"{s.name}: {row.name}" for s in self._subjects for row in s.rows if row.met is False]
+        missed = self.missed
         judged = sum(row.met is not None for s in self._subjects for row in s.rows)
         self._console.print(
             f"\n{judged - len(missed)} of {judged} goals met; load average {os.getloadavg()[0]:.1f} at the end"
@@ -70,8 +75,14 @@ class Report:
         for name in missed:
             self._console.print(Text(f"MISSED {name}", style="red"))
 
-    def to_json(self) -> str:
-        document: dict[str, Any] = {
+    @property
+    def missed(self) -> list[str]:
+        """Every goal that was missed, by name."""
+        return [f"{s.name}: {row.name}" for s in self._subjects for row in s.rows if row.met is False]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, with every sample."""
+        return {
             "measured": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "version": __version__,
             "python": platform.python_version(),
@@ -79,11 +90,11 @@ class Report:
             "cpus": os.cpu_count(),
             "load_average": [round(load, 2) for load in self._loads],
             "rounds": self._rounds,
+            "left_out": self._left_out,
             "subjects": [
                 {"name": s.name, "about": s.about, "rows": [row.to_json() for row in s.rows]} for s in self._subjects
             ],
         }
-        return json.dumps(document, indent=2) + "\n"
 
 
 def _cells(row: Row) -> list[Text]:
@@ -91,17 +102,11 @@ def _cells(row: Row) -> list[Text]:
     many = len(row.samples) > 1
     return [
         Text(row.name),
-        Text(_number(row.median)),
-        Text(f"{_number(row.percentile(25))} - {_number(row.percentile(75))}" if many else ""),
-        Text(_number(row.percentile(95)) if many else ""),
-        Text(_number(max(row.samples)) if many else ""),
+        Text(number(row.median)),
+        Text(f"{number(row.percentile(25))} - {number(row.percentile(75))}" if many else ""),
+        Text(number(row.percentile(95)) if many else ""),
+        Text(number(max(row.samples)) if many else ""),
         Text(row.unit),
         Text(str(row.goal or "")),
         Text(row.verdict, style=style),
     ]
-
-
-def _number(value: float) -> str:
-    """Three digits that tell something."""
-    size = abs(value)
-    return f"{value:.0f}" if size >= 100 or value == int(value) else f"{value:.1f}" if size >= 10 else f"{value:.2f}"

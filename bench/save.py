@@ -1,69 +1,98 @@
-"""A large file: by save_to, and by curl through the SOCKS port of a bare tsnet program."""
+"""A large file through each of them: how fast it comes, and what it costs of the CPUs."""
 
 from __future__ import annotations
 
 import asyncio
-import shutil
-import subprocess
+import itertools
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from bench import socks
 from bench.figures import Goal, Subject, rates, ratios
-from bench.lab import PEER, Lab
-from bench.process import MIB
+from bench.lab import GO, OURS, PEER, TAILSCALED, TYPESCRIPT, Joined, Lab
+from bench.process import MIB, cpu_seconds
+from bench.turns import Way, in_turns
 from tests.agent import Agent
 
 FILE_BYTES = 256 * MIB
+GIB = 1024 * MIB
 URL = f"http://{PEER}/bytes?n={FILE_BYTES}"
 MAX_ROUNDS = 5
-CURL_SECONDS = 120.0
 
 
 async def measure(lab: Lab, rounds: int) -> Subject:
-    count = min(rounds, MAX_ROUNDS)
-    curl = shutil.which("curl")
-    how = "curl, into the same folder" if curl else "there is no curl here: a plain socket, whose bytes are dropped"
     subject = Subject(
         "save",
-        f"A file of {FILE_BYTES // MIB} MiB from the same peer, {count} times in turns. save_to: tools/call to its "
-        f"result at the client, SHA-256 and progress included. Through the helper: {how}.",
+        f"A file of {FILE_BYTES // MIB} MiB from the same peer, {min(rounds, MAX_ROUNDS)} times in turns. The two MCP "
+        "servers: save_to, tools/call to its result at the client; cc-tailscale's has SHA-256 and progress in it. "
+        "curl: into the same folder, its start included. Bare tsnet: within the Go program, to nowhere. CPU: user and "
+        "system time of all processes of each, curl too, but not the peer's.",
     )
-    seconds: list[tuple[float, float]] = []
-    settings = lab.environ()
-    saved = Path(settings["CLAUDE_PROJECT_DIR"]) / "saved"
-    with lab.helper() as (helper, _):
-        async with lab.joined_agent(settings) as agent:
-            for _ in range(1 + count):
-                ours = await _saved(agent, saved)
-                seconds.append((ours, await asyncio.to_thread(_through_helper, curl, helper, saved)))
-    # The first round only warms up.
-    save_to, other = (rates(FILE_BYTES, samples) for samples in zip(*seconds[1:], strict=True))
-    subject.add("save_to", "MiB/s", save_to)
-    subject.add("curl through the helper" if curl else "plain socket through the helper", "MiB/s", other)
-    subject.add("save_to / the other, by round", "x", ratios(save_to, other), Goal(0.8, "at least"))
+    async with lab.everybody() as joined:
+        samples = await in_turns(_ways(joined), min(rounds, MAX_ROUNDS))
+    seconds = {name: [batch[0] for batch in batches] for name, batches in samples.items()}
+    cpu = {name: [batch[1] * GIB / FILE_BYTES for batch in batches] for name, batches in samples.items()}
+    for name, passed in seconds.items():
+        subject.add(name, "MiB/s", rates(FILE_BYTES, passed))
+    for name, used in cpu.items():
+        subject.add(f"{name}, CPU", "s/GiB", used)
+    goals = {TAILSCALED: Goal(0.8, "at least"), GO: Goal(0.9, "at least")}
+    for name in list(seconds)[1:]:
+        subject.add(f"{OURS} / {name}, by round", "x", ratios(seconds[name], seconds[OURS]), goals.get(name))
+    if TYPESCRIPT in cpu:
+        subject.add(f"{OURS} / {TYPESCRIPT}, CPU, by round", "x", ratios(cpu[OURS], cpu[TYPESCRIPT]))
     return subject
 
 
-async def _saved(agent: Agent, file: Path) -> float:
-    began = time.perf_counter()
-    await agent.succeed("tailscale_fetch", url=URL, save_to=file.name)
-    passed = time.perf_counter() - began
-    _removed(file)
-    return passed
+def _ways(joined: Joined) -> dict[str, Way]:
+    return {name: _metered(joined.pids[name], way) for name, way in ways_to_save(joined).items()}
 
 
-def _through_helper(curl: str | None, helper: Mapping[str, Any], file: Path) -> float:
-    if curl is None:
-        return socks.download(helper, PEER, FILE_BYTES)
-    proxy = ["--proxy", f"socks5h://{helper['socks']}", "--proxy-user", f"{helper['user']}:{helper['password']}"]
-    began = time.perf_counter()
-    subprocess.run([curl, "--silent", "--fail", *proxy, "--output", file, URL], check=True, timeout=CURL_SECONDS)
-    passed = time.perf_counter() - began
+def ways_to_save(joined: Joined) -> dict[str, Callable[[], Awaitable[None]]]:
+    """One file, in each way; it is removed at once."""
+    files = (joined.folder / f"file-{number}" for number in itertools.count(1))
+    ways: dict[str, Callable[[], Awaitable[None]]] = {
+        name: partial(_saved, agent, files) for name, agent in joined.servers.items()
+    }
+    ways[TAILSCALED] = lambda: asyncio.to_thread(_curled, joined, next(files))
+    ways[GO] = lambda: asyncio.to_thread(_dropped, joined)
+    return ways
+
+
+def _metered(pid: int, way: Callable[[], Awaitable[None]]) -> Way:
+    """Seconds, and CPU seconds of the process and its children; the children of this process are curl."""
+
+    async def measured() -> tuple[float, float]:
+        curl, cpu, began = _children(), cpu_seconds(pid), time.perf_counter()
+        await way()
+        passed = time.perf_counter() - began
+        return passed, cpu_seconds(pid) - cpu + _children() - curl
+
+    return measured
+
+
+def _children() -> float:
+    times = os.times()
+    return times.children_user + times.children_system
+
+
+async def _saved(agent: Agent, files: Iterator[Path]) -> None:
+    file = next(files)
+    await agent.succeed("tailscale_fetch", url=URL, save_to=str(file))
     _removed(file)
-    return passed
+
+
+def _curled(joined: Joined, file: Path) -> None:
+    joined.tailscaled.curl("--output", file, URL)
+    _removed(file)
+
+
+def _dropped(joined: Joined) -> None:
+    received = joined.helper.floor(URL)["bytes"]
+    if received != FILE_BYTES:
+        raise RuntimeError(f"{received} bytes came, not {FILE_BYTES}")
 
 
 def _removed(file: Path) -> None:

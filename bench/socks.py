@@ -9,6 +9,7 @@ from typing import Any
 
 CONNECT_SECONDS = 30.0
 READ_BYTES = 1 << 20
+WRITE_BYTES = 256 << 10
 HTTP = 80
 
 
@@ -44,9 +45,30 @@ def download(helper: Mapping[str, Any], host: str, count: int) -> float:
     return time.perf_counter() - began
 
 
+def upload(helper: Mapping[str, Any], host: str, count: int) -> float:
+    """Seconds for `count` bytes to a peer through the helper, connection and the peer's receipt included."""
+    began = time.perf_counter()
+    with connect(helper, host, HTTP) as sock:
+        post(sock, host, "/upload", count)
+    return time.perf_counter() - began
+
+
+def post(sock: socket.socket, host: str, path: str, count: int) -> None:
+    """One POST of `count` zeros on a connection that stays."""
+    sock.sendall(f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {count}\r\n\r\n".encode())
+    piece = bytes(WRITE_BYTES)
+    for begin in range(0, count, WRITE_BYTES):
+        sock.sendall(piece[: count - begin])
+    _answer(sock)
+
+
 def get(sock: socket.socket, host: str, path: str) -> int:
     """One GET on a connection that stays; the number of bytes of its body, which is read and dropped."""
     sock.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    return _answer(sock)
+
+
+def _answer(sock: socket.socket) -> int:
     head = b""
     while b"\r\n\r\n" not in head:
         part = sock.recv(65536)

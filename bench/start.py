@@ -1,7 +1,8 @@
-"""From exec to the answer to `initialize`, beside an empty server on the same SDK; and what is loaded by then."""
+"""From exec to the answer to `initialize`, beside other servers; and what is loaded by then."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import subprocess
@@ -12,8 +13,10 @@ from dataclasses import dataclass
 from os import environ
 
 from bench.figures import Goal, Subject, ratios
-from bench.lab import SERVER, Lab
+from bench.lab import OURS, SERVER, TYPESCRIPT, Lab
+from bench.turns import Way, flat, in_turns
 
+NPX = "TypeScript, by npx out of its cache"
 EMPTY = (sys.executable, "-m", "bench.empty_server")
 # For one process, from its start to its end.
 PROCESS_SECONDS = 60.0
@@ -47,17 +50,23 @@ async def measure(lab: Lab, rounds: int) -> Subject:
         "The modules are those of aiohttp, SOCKS, DNS and the Go extension that were imported by then.",
     )
     settings = lab.environ()
-    for command in (SERVER, EMPTY):  # the first run writes bytecode and fills the page cache
-        answer_of(command, settings)
-    ours: list[float] = []
-    empty: list[float] = []
-    for number in range(rounds):
-        pair = [(SERVER, ours), (EMPTY, empty)]
-        for command, samples in pair if number % 2 else reversed(pair):
-            samples.append(answer_of(command, settings).milliseconds)
-    subject.add("cc-tailscale", "ms", ours)
-    subject.add("empty MCPServer", "ms", empty)
-    subject.add("cc-tailscale / empty, by round", "x", ratios(ours, empty), Goal(1.25))
+    servers: dict[str, tuple[str, ...]] = {OURS: SERVER, "empty MCPServer": EMPTY}
+    if lab.typescript is not None:
+        settings = lab.typescript.environ(settings)
+        servers |= {TYPESCRIPT: lab.typescript.command, NPX: lab.typescript.npx}
+    # The round before the first writes bytecode and fills the page cache.
+    ways: dict[str, Way] = {
+        name: lambda command=command: asyncio.to_thread(  # type: ignore[misc]
+            lambda: [answer_of(command, settings).milliseconds]
+        )
+        for name, command in servers.items()
+    }
+    samples = {name: flat(batches) for name, batches in (await in_turns(ways, rounds)).items()}
+    for name, values in samples.items():
+        subject.add(name, "ms", values)
+    for name, goal in (("empty MCPServer", Goal(1.25)), (TYPESCRIPT, None), (NPX, Goal(1))):
+        if name in samples:
+            subject.add(f"{OURS} / {name}, by round", "x", ratios(samples[OURS], samples[name]), goal)
     loaded = imported(answer_of((sys.executable, "-X", "importtime", *SERVER[1:]), settings).errors)
     subject.add("modules loaded too early", "", [sum(bool(LATE.fullmatch(name)) for name in loaded)], Goal(0))
     subject.add("modules loaded in all", "", [len(loaded)])

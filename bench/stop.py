@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 
 from bench.figures import Goal, Subject
-from bench.lab import Lab, joined
+from bench.lab import TYPESCRIPT, Lab, joined
 from tests.agent import Agent
 
 # Claude Code's stop sequence: SIGINT, and after these pauses SIGTERM and SIGKILL.
@@ -46,25 +46,41 @@ async def measure(lab: Lab, rounds: int) -> Subject:
         subject.add(f"{name}: ended", "ms", [stop.ended for stop in stops])
         subject.add(f"{name}: killed", "of " + str(rounds), [sum(stop.killed for stop in stops)])
         subject.add(f"{name}: devices left behind", "", [sum(stop.removed is None for stop in stops)], Goal(0))
+    if lab.typescript is not None:
+        stops = [await _stop_typescript(lab) for _ in range(rounds)]
+        gone = [stop.removed for stop in stops if stop.removed is not None]
+        if gone:
+            subject.add(f"{TYPESCRIPT}, control quick: gone", "ms", gone)
+        subject.add(f"{TYPESCRIPT}, control quick: devices left behind", "", [rounds - len(gone)])
     return subject
 
 
 async def _stop_one(lab: Lab, faults: dict[str, int]) -> Stopped:
     async with lab.agent() as agent:
-        hostname = await joined(agent)
-        before = lab.tailnet.last_event()
-        lab.tailnet.faults(**faults)
+        return await _stopped(lab, agent, await joined(agent), faults)
+
+
+async def _stop_typescript(lab: Lab) -> Stopped:
+    async with lab.joined_typescript() as agent:
+        assert agent is not None
+        # The helper takes its name from the process that started it.
+        return await _stopped(lab, agent, f"baseline-{agent.pid}", {})
+
+
+async def _stopped(lab: Lab, agent: Agent, hostname: str, faults: dict[str, int]) -> Stopped:
+    before = lab.tailnet.last_event()
+    lab.tailnet.faults(**faults)
+    try:
+        signalled_ns, began = time.time_ns(), time.perf_counter()
+        killed = await _signal_in_turn(agent)
+        ended = (time.perf_counter() - began) * 1000
         try:
-            signalled_ns, began = time.time_ns(), time.perf_counter()
-            killed = await _signal_in_turn(agent)
-            ended = (time.perf_counter() - began) * 1000
-            try:
-                event = lab.tailnet.wait_for("removed", hostname, after=before, seconds=REMOVED_SECONDS)
-            except TimeoutError:
-                return Stopped(None, ended, killed)
-            return Stopped((event["time_ns"] - signalled_ns) / 1e6, ended, killed)
-        finally:
-            lab.tailnet.faults()
+            event = lab.tailnet.wait_for("removed", hostname, after=before, seconds=REMOVED_SECONDS)
+        except TimeoutError:
+            return Stopped(None, ended, killed)
+        return Stopped((event["time_ns"] - signalled_ns) / 1e6, ended, killed)
+    finally:
+        lab.tailnet.faults()
 
 
 async def _signal_in_turn(agent: Agent) -> bool:

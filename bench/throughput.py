@@ -1,39 +1,75 @@
-"""A large download: through the node with and without aiohttp, and through a bare tsnet program's SOCKS port."""
+"""256 MiB either way without MCP: through the node in Python, and through the others."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import tempfile
+from collections.abc import Awaitable, Callable
 
 from bench import socks
 from bench.driver import Driver
 from bench.figures import Goal, Subject, rates, ratios
-from bench.lab import PEER, Lab
+from bench.lab import GO, PEER, TAILSCALED, Lab
 from bench.process import MIB
+from bench.rivals import Tailscaled
+from bench.turns import Way, flat, in_turns
 
-DOWNLOAD_BYTES = 256 * MIB
+MOVED_BYTES = 256 * MIB
 MAX_ROUNDS = 4
+AIOHTTP = "node, aiohttp"
+SOCKET = "node, plain socket"
+SOCKS = "helper's SOCKS port"
+URL = f"http://{PEER}/bytes?n={MOVED_BYTES}"
+UPLOAD = f"http://{PEER}/upload"
 
 
 async def measure(lab: Lab, rounds: int) -> Subject:
     count = min(rounds, MAX_ROUNDS)
     subject = Subject(
         "throughput",
-        f"Download of {DOWNLOAD_BYTES // MIB} MiB from the same peer, {count} times in turns, connection included. The "
-        "node is that of cc-tailscale in a Python process without MCP (the tool caps an answer at 400 kB).",
+        f"{MOVED_BYTES // MIB} MiB from the same peer and to it, {count} times in turns, connection included. The node "
+        "is that of cc-tailscale in a Python process without MCP (the tool sends no more than 10 MiB). Helper: a plain "
+        "socket in Python through its SOCKS port. Bare tsnet: within the Go program.",
     )
-    http: list[float] = []
-    raw: list[float] = []
-    helper_raw: list[float] = []
-    with lab.helper() as (helper, _):
+    with lab.helper() as helper, lab.tailscaled() as tailscaled, tempfile.NamedTemporaryFile() as file:
+        file.truncate(MOVED_BYTES)
         async with Driver.joined(lab.environ()) as driver:
-            for _ in range(count):
-                http.append(await driver.download("http", DOWNLOAD_BYTES))
-                helper_raw.append(await asyncio.to_thread(socks.download, helper, PEER, DOWNLOAD_BYTES))
-                raw.append(await driver.download("raw", DOWNLOAD_BYTES))
-    http, helper_raw, raw = (rates(DOWNLOAD_BYTES, seconds) for seconds in (http, helper_raw, raw))
-    subject.add("node, aiohttp", "MiB/s", http)
-    subject.add("node, plain socket", "MiB/s", raw)
-    subject.add("helper, plain socket", "MiB/s", helper_raw)
-    subject.add("node, aiohttp / helper, by round", "x", ratios(http, helper_raw))
-    subject.add("node, plain socket / helper, by round", "x", ratios(raw, helper_raw), Goal(0.9, "at least"))
+            down: dict[str, Way] = {
+                AIOHTTP: _one(lambda: driver.move("http", MOVED_BYTES)),
+                SOCKET: _one(lambda: driver.move("raw", MOVED_BYTES)),
+                SOCKS: _one(lambda: asyncio.to_thread(socks.download, helper.line, PEER, MOVED_BYTES)),
+                TAILSCALED: _one(lambda: asyncio.to_thread(_curl, tailscaled, "--output", os.devnull, URL)),
+                GO: _one(lambda: asyncio.to_thread(lambda: float(helper.floor(URL)["seconds"]))),
+            }
+            up: dict[str, Way] = {
+                SOCKET: _one(lambda: driver.move("upload", MOVED_BYTES)),
+                SOCKS: _one(lambda: asyncio.to_thread(socks.upload, helper.line, PEER, MOVED_BYTES)),
+                TAILSCALED: _one(lambda: asyncio.to_thread(_curl, tailscaled, "--upload-file", file.name, UPLOAD)),
+                GO: _one(lambda: asyncio.to_thread(lambda: float(helper.floor(UPLOAD, upload=MOVED_BYTES)["seconds"]))),
+            }
+            await _compare(subject, "download", down, count)
+            await _compare(subject, "upload", up, count)
     return subject
+
+
+async def _compare(subject: Subject, what: str, ways: dict[str, Way], rounds: int) -> None:
+    seconds = {name: flat(batches) for name, batches in (await in_turns(ways, rounds)).items()}
+    for name, passed in seconds.items():
+        subject.add(f"{what}: {name}", "MiB/s", rates(MOVED_BYTES, passed))
+    for name in (AIOHTTP, SOCKET):
+        if name in seconds:
+            quotients = ratios(seconds[GO], seconds[name])
+            subject.add(f"{what}: {name} / {GO}, by round", "x", quotients, Goal(0.9, "at least"))
+
+
+def _one(way: Callable[[], Awaitable[float]]) -> Way:
+    async def measured() -> list[float]:
+        return [await way()]
+
+    return measured
+
+
+def _curl(tailscaled: Tailscaled, *arguments: str) -> float:
+    """Seconds by curl's own clock. What the peer answers to an upload comes before them, and ends with a line."""
+    return float(tailscaled.curl("--write-out", "\n%{time_total}", *arguments).splitlines()[-1])

@@ -6,7 +6,6 @@
 //
 //	localnet serve   the control server, its relays and its admin API (admin.go)
 //	localnet peer    a node that serves HTTP, HTTPS and plain TCP (peer.go, hostile.go)
-//	localnet helper  a bare tsnet node with its SOCKS port, for comparison (helper.go)
 //
 // Each prints one line of JSON on stdout once it is ready and nothing else, and
 // stops on SIGINT or SIGTERM, and with -stdin when its standard input ends.
@@ -48,7 +47,7 @@ func main() {
 // run parses the command line and runs one subcommand to its end.
 func run(args []string) error {
 	if len(args) == 0 {
-		return errors.New("name a subcommand: serve, peer or helper")
+		return errors.New("name a subcommand: serve or peer")
 	}
 	flags := flag.NewFlagSet("localnet "+args[0], flag.ContinueOnError)
 	stopWithStdin := flags.Bool("stdin", false, "stop when standard input ends")
@@ -59,10 +58,8 @@ func run(args []string) error {
 		cmd = serveCommand(flags)
 	case "peer":
 		cmd = peerCommand(flags)
-	case "helper":
-		cmd = helperCommand(flags)
 	default:
-		return fmt.Errorf("no subcommand %q: there are serve, peer and helper", args[0])
+		return fmt.Errorf("no subcommand %q: there are serve and peer", args[0])
 	}
 	if err := flags.Parse(args[1:]); err != nil {
 		return err

@@ -1,14 +1,20 @@
 """The arithmetic of the benchmarks: a wrong verdict would be believed."""
 
 import json
+import os
+import subprocess
 
 import pytest
 
 from bench.agents import out_of_place
 from bench.crew import astray
 from bench.figures import Goal, Row, Subject, differences, rates, ratios
+from bench.growth import steepest
+from bench.page import page
+from bench.process import family, pss
 from bench.report import Report
 from bench.start import LATE, imported
+from bench.turns import flat, in_turns, medians
 from cctailscale.teams.commands import Claim, Create, Release
 from tests.asked import LEAD, Asked
 
@@ -148,15 +154,68 @@ def test_the_json_has_every_sample_and_says_what_was_missed(capsys: pytest.Captu
     report.begin()
     report.add(subject)
     report.end()
-    document = json.loads(report.to_json())
+    document = json.loads(json.dumps(report.to_json()))
     assert document["rounds"] == 3
     assert document["subjects"][0]["about"] == "What was measured."
     ours, ratio = document["subjects"][0]["rows"]
     assert (ours["samples"], ours["median"], ours["min"], ours["max"]) == ([3.0, 1.0, 2.0], 2.0, 1.0, 3.0)
     assert ours["goal"] is None
-    assert ratio["goal"] == {"limit": 1.25, "kind": "at most", "of": "median", "met": False}
+    assert ratio["goal"] == {"limit": 1.25, "kind": "at most", "of": "median", "text": "<= 1.25", "met": False}
     shown = capsys.readouterr().out
     assert "0 of 1 goals met" in shown
     assert "MISSED start: ours / theirs" in shown
     assert "MISSED by 60 %" in shown
     assert "\x1b" not in shown
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "exponent"),
+    [
+        ({10: 10.0, 100: 100.0, 1000: 1000.0}, 1.0),
+        ({10: 10.0, 100: 1000.0, 1000: 1000.0}, 2.0),
+        ({10: 1.0, 100: 4.0}, 0.0),
+        ({10: 50.0, 100: 20.0}, 0.0),
+    ],
+    ids=["linear", "the steepest part counts", "too little to be noticed", "faster"],
+)
+def test_growth_is_the_steepest_exponent_from_one_size_to_the_next(
+    milliseconds: dict[int, float], exponent: float
+) -> None:
+    assert steepest(milliseconds) == pytest.approx(exponent)
+
+
+async def test_ways_are_measured_in_turns_and_the_first_round_only_warms_up() -> None:
+    order: list[str] = []
+
+    async def way(name: str) -> list[float]:
+        order.append(name)
+        return [float(len(order))]
+
+    samples = await in_turns({"a": lambda: way("a"), "b": lambda: way("b")}, 2)
+    assert order == ["b", "a", "a", "b", "b", "a"]
+    assert flat(samples["a"]) == [3.0, 6.0]
+    assert medians(samples["b"]) == [4.0, 5.0]
+
+
+def test_a_process_counts_with_what_it_has_started() -> None:
+    with subprocess.Popen(["sleep", "60"]) as child:
+        try:
+            assert {os.getpid(), child.pid} <= set(family(os.getpid()))
+            assert pss(os.getpid()) > pss(child.pid) > 0
+        finally:
+            child.kill()
+
+
+def test_the_page_names_what_was_missed_and_what_was_left_out() -> None:
+    subject = Subject("fetch", "What was measured.")
+    subject.add("ours", "ms", [1.0, 2.0])
+    subject.add("ours / theirs", "x", [2.0], Goal(1.25))
+    report = Report(2)
+    report.begin()
+    report.leave_out("The others.")
+    report.add(subject)
+    text = page(report.to_json())
+    assert "0 of 1 goals are met" in text
+    assert "- **missed**: fetch, ours / theirs: 2 x, goal <= 1.25" in text
+    assert "**Left out:** The others." in text
+    assert "![fetch](performance/fetch.svg)" in text
