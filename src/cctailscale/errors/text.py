@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 MAX_REASON_CHARS = 300
 # URLs are shown to be recognised, not to be copied.
 MAX_ADDRESS_CHARS = 200
-# "Cc" and "Cf" can move a terminal's cursor or turn the direction of the text; "Zl" and "Zp" break lines.
-UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+# "Cc" and "Cf" can move a terminal's cursor or turn the direction of the text; "Zl" and "Zp" break lines. "Cn" is what
+# Unicode has not given out yet: hundreds of them are to be shown as nothing.
+UNPRINTABLE = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
 # Letters and marks of Unicode's Default_Ignorable_Code_Point, which are shown as nothing: they could hide markup, or
 # carry text that a model reads and a person does not see. (Its controls and formats are none of `isprintable`.)
 UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
