@@ -13,6 +13,10 @@ import (
 // to take it; then it is closed and the listener with it, since nobody reads.
 const handOverTimeout = 30 * time.Second
 
+// maxWaiting bounds the accepted connections that wait to be handed over, beside
+// the some 200 that the socket itself holds; one more is closed.
+const maxWaiting = 512
+
 // listenFD listens on the tailnet and hands out a socket on which accepted
 // connections arrive; tailscale.h has the form.
 func (n *node) listenFD(network, address string) (int, error) {
@@ -48,15 +52,32 @@ func (n *node) listenFD(network, address string) (int, error) {
 	return fd, nil
 }
 
+// accept takes every connection at once: tsnet closes one that waits for longer
+// than a second (listener.handle), which a busy process may need.
 func (n *node) accept(ln net.Listener, out *net.UnixConn) {
-	for {
-		c, err := ln.Accept()
-		if err != nil {
-			return
+	waiting := make(chan net.Conn, maxWaiting)
+	go func() {
+		defer close(waiting)
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			select {
+			case waiting <- c:
+			default:
+				c.Close()
+			}
 		}
+	}()
+	for c := range waiting {
 		if err := n.handOver(c, out); errors.Is(err, errNoReader) {
-			return
+			break
 		}
+	}
+	ln.Close()
+	for c := range waiting {
+		c.Close()
 	}
 }
 

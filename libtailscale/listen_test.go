@@ -3,9 +3,11 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -169,6 +171,34 @@ func TestHundredsOfConnectionsAtOnceAreEachAttributedToTheirPeer(t *testing.T) {
 		if got := seen[ownIP(t, c).String()]; got != each {
 			t.Errorf("%d connections of %s and not %d", got, c.cfg.Hostname, each)
 		}
+	}
+}
+
+func TestConnectionsWaitForACallerThatIsBusy(t *testing.T) {
+	const all = 400
+	caller, n := joined(t, configFor(t, "impatient")), joined(t, configFor(t, "busy"))
+	acquainted(t, caller, n)
+	l := listening(t, n)
+	var wg sync.WaitGroup
+	for range all {
+		wg.Go(func() {
+			c, err := dialWithin(caller, l.address(), waitLimit)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			t.Cleanup(func() { c.Close() })
+		})
+	}
+	wg.Wait()
+	time.Sleep(1500 * time.Millisecond) // longer than tsnet waits for somebody to accept
+	for i := range all {
+		far := l.next()
+		far.SetReadDeadline(time.Now().Add(time.Millisecond))
+		if _, err := far.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("connection %d of %d was not left open: %v", i, all, err)
+		}
+		t.Cleanup(func() { far.Close() })
 	}
 }
 
