@@ -47,6 +47,11 @@ def label(text: str) -> str:
     return _OTHER.sub("-", ascii_text.lower()).strip("-")
 
 
+def folded(name: str) -> str:
+    """A name or a login, to compare it in upper or lower case: ASCII alone, as no other letter may make two one."""
+    return "".join(c.lower() if c.isascii() else c for c in name)
+
+
 def base_label(user: str, context: str, base: str | None = None) -> str:
     """The hostname without its suffix: at most `MAX_BASE_CHARS` characters, never empty.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import disk
 from tests.agent import Agent, RpcError
 from tests.conftest import environ_for
 from tests.localnet import Localnet
@@ -221,14 +222,8 @@ async def test_the_end_of_the_session_leaves_no_file(
 
 @pytest.fixture
 def small_disk(project: Path) -> Iterator[Path]:
-    """A folder of the project on a file system of 1 MiB."""
-    folder = project / "small"
-    folder.mkdir()
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True)
-    if mount.returncode != 0:
-        pytest.skip("this user may not mount")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with disk.small_disk(project / "small", "1m") as folder:
+        yield folder
 
 
 async def test_a_disk_without_room_is_told_before_and_while_it_fills_and_no_file_is_left(

@@ -25,6 +25,7 @@ from cctailscale.agents.policy import Principal
 from cctailscale.agents.store import LIMITS, Counts, Limits, Store
 from cctailscale.agents.wire import MAX_SUBJECT_CHARS, Message, Receipt
 from cctailscale.errors import InboxFull, InboxUnusable, MessageConflict
+from tests import disk
 
 BOB = Principal("n2", "cc-bob-app-3c4d.tail1234.ts.net", "bob@example.com")
 ROBOT = Principal("n3", "robot.tail1234.ts.net", None, ("tag:ci", "tag:prod"))
@@ -611,14 +612,8 @@ async def test_a_folder_without_the_right_to_write_is_a_clear_error(path: Path) 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder on a file system of 256 KiB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)], capture_output=True)
-    if mount.returncode != 0:
-        pytest.skip("this user may not mount")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with disk.small_disk(tmp_path / "small", "256k") as folder:
+        yield folder
 
 
 async def test_on_a_full_disk_nothing_is_acknowledged_and_with_room_it_goes_on(small_disk: Path) -> None:

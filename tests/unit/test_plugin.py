@@ -19,7 +19,7 @@ from cctailscale.agents import place, unread
 from cctailscale.agents.unread import FOLDER, Unread
 from cctailscale.config import Settings, load_settings
 from cctailscale.server import CHANNEL, NAME
-from cctailscale.tools.catalog import tools_of
+from pages.tools import registered
 
 ROOT = Path(__file__).parent.parent.parent
 PLUGIN: dict[str, Any] = json.loads((ROOT / ".claude-plugin" / "plugin.json").read_text())
@@ -32,8 +32,7 @@ SETTINGS = {field.validation_alias: field for field in Settings.model_fields.val
 
 
 def tools() -> set[str]:
-    anything: Any = object()
-    return {tool.name for tool in tools_of(anything, anything, anything, anything, anything, anything)}
+    return {tool.name for tool in registered()}
 
 
 def named(text: str) -> set[str]:

@@ -33,7 +33,7 @@ from cctailscale.teams import sqlite
 from cctailscale.teams.model import MAX_DESCRIPTION_CHARS, Change, Entry, Event, Identity, Member, Task, Team
 from cctailscale.teams.sqlite import SqliteStore, facts, read, reading
 from cctailscale.teams.store import KEPT_ANSWER_BYTES, KEPT_EVENTS, Answered, Moved
-from tests import teamstream
+from tests import disk, teamstream
 from tests.teamstream import BEGAN, LEAD, following, founded, history
 
 # Of a few kilobytes each, as teamstream has them: there is room for these.
@@ -624,14 +624,8 @@ async def test_a_link_is_not_followed(path: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder on a file system of 512 KiB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)], capture_output=True)
-    if mount.returncode != 0:
-        pytest.skip("this user may not mount")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with disk.small_disk(tmp_path / "small", "512k") as folder:
+        yield folder
 
 
 def remount(folder: Path, how: str) -> None:

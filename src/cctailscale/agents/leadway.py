@@ -69,6 +69,14 @@ async def join(device: Device, lead: Principal, address: str, token: str | None,
     return joined
 
 
+async def _where(device: Device, known: Membership) -> Principal:
+    """The lead, at the address where it was last. Raises NoAgent if it is another device that has that now."""
+    who = principal(await device.whois(known.lead_address)) if known.lead_address else None
+    if who is None or who.node_id != known.lead.node_id:
+        raise NoAgent(known.lead.name, "its device is not where it was")
+    return who
+
+
 async def _is_proven(device: Device, lead: Principal, key: str, signature: str, team: str, nonce: str) -> bool:
     me = await device.me()
     if me is None:
@@ -93,17 +101,12 @@ class LeadWay:
 
     async def ask(self, method: Method, path: str, body: bytes | None, max_bytes: int) -> bytes:
         device, known = await self._node.next_device(None), self._file.now
-        who = principal(await device.whois(known.lead_address)) if known.lead_address else None
-        if who is None or who.node_id != known.lead.node_id:
-            raise NoAgent(known.lead.name, "its device is not where it was")
+        await _where(device, known)
         return await client.ask(device, known.lead_address, method, path, body, math.inf, max_bytes)
 
     async def rejoin(self) -> None:
         device, known = await self._node.next_device(None), self._file.now
-        lead = principal(await device.whois(known.lead_address))
-        if lead.node_id != known.lead.node_id:
-            raise NoAgent(known.lead.name, "its device is not where it was")
-        joined = await join(device, lead, known.lead_address, known.token, known.public_key)
+        joined = await join(device, await _where(device, known), known.lead_address, known.token, known.public_key)
         self._file.note(member=joined.member, token=joined.token, lease_seconds=joined.lease_seconds)
 
     async def find(self) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from cctailscale.agents.wire import CAPABILITY
 from cctailscale.errors import plain
+from cctailscale.naming import folded
 from cctailscale.tailnet.models import WhoIs
 
 Action = Literal["message", "team"]
@@ -62,7 +63,7 @@ def principal(who: WhoIs | None, address: str = "") -> Principal:
     if who is None:
         return Principal("", address)
     node, login = who.node, who.user_profile.login_name
-    nobody = bool(node.tags) or _folded(login) in (b"", _folded(_NOBODY))
+    nobody = bool(node.tags) or folded(login) in ("", folded(_NOBODY))
     return Principal(
         node_id=node.stable_id,
         name=node.name,
@@ -92,7 +93,7 @@ class Policy:
 def _same_owner(me: Principal, peer: Principal) -> bool:
     if me.tags or peer.tags or not me.login or not peer.login:
         return False
-    return _folded(me.login) == _folded(peer.login)
+    return folded(me.login) == folded(peer.login)
 
 
 def _shared_tag(me: Principal, peer: Principal) -> bool:
@@ -108,16 +109,16 @@ def _names(entry: str, me: Principal, peer: Principal) -> bool:
     if "@" in entry:
         return _is_login(entry, peer)
     if "." in entry:
-        return _folded(entry) == _folded(peer.name)
+        return folded(entry) == folded(peer.name)
     # A short name means a device of this tailnet: one of another's, shared with us, may have the same first label.
-    return _same_tailnet(me, peer) and _folded(entry) == _folded(peer.name).partition(b".")[0]
+    return _same_tailnet(me, peer) and folded(entry) == folded(peer.name).partition(".")[0]
 
 
 def _is_login(entry: str, peer: Principal) -> bool:
     """A Headscale's user without a domain, "bob", is written "bob@", as in its own policy: "bob" is a device."""
     if peer.tags or not peer.login:
         return False
-    return _folded(entry.removesuffix("@")) == _folded(peer.login.removesuffix("@"))
+    return folded(entry.removesuffix("@")) == folded(peer.login.removesuffix("@"))
 
 
 def _granted(peer: Principal, action: Action) -> bool:
@@ -133,7 +134,7 @@ def _same_tailnet(me: Principal, peer: Principal) -> bool:
     """Tags mean something in the tailnet that gave them only; its devices have its suffix in their names."""
     if not me.name or not peer.name:
         return False
-    return _folded(me.name).partition(b".")[2] == _folded(peer.name).partition(b".")[2]
+    return folded(me.name).partition(".")[2] == folded(peer.name).partition(".")[2]
 
 
 def _refused(peer: Principal, action: Action) -> Refused:
@@ -154,8 +155,3 @@ def _refused(peer: Principal, action: Action) -> Refused:
         f"{plain(who, 2 * _MAX_SHOWN_CHARS)} may not {what}: the two have neither an owner nor a tag in common.",
         f"Its user can set TS_ALLOW_FROM={plain(entry, _MAX_SHOWN_CHARS)}, or the tailnet's policy can grant {grant}.",
     )
-
-
-def _folded(text: str) -> bytes:
-    """For comparing in upper or lower case: ASCII alone, since no other letter may make two people one."""
-    return text.encode("utf-8", "surrogatepass").lower()

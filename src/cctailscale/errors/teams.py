@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import ClassVar
 
 from cctailscale.errors.text import CcTailscaleError, plain
 
@@ -176,7 +177,13 @@ class LedElsewhere(TeamError):
 
 
 class TeamEnded(TeamError):
-    """The team is no more for this member; `why` follows on its name ("was disbanded by its lead")."""
+    """The team is no more for this member; `why` follows on its name, as those of WAYS do."""
+
+    # By the code with which the lead refuses.
+    WAYS: ClassVar[Mapping[str, str]] = {
+        "disbanded": "was disbanded by its lead",
+        "removed": "goes on without this session: its lead has removed it",
+    }
 
     def __init__(self, team: str, why: str) -> None:
         self.why = why

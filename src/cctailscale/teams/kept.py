@@ -56,6 +56,14 @@ def read(kind: type[K], path: Path) -> K | None:
         raise Unfit("is damaged", "Join the team again, or create it with resume.") from error
 
 
+def load(kind: type[K], path: Path) -> K | None:
+    """As `read`, for who only looks. Raises TeamUnusable, also for what is unfit."""
+    try:
+        return read(kind, path)
+    except Unfit as error:
+        raise TeamUnusable(path, error.problem, error.next_step) from error
+
+
 def write(path: Path, document: Kept) -> None:
     """Puts `document` in the place of the file, whole or not at all. Raises TeamUnusable."""
     try:

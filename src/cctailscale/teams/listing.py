@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from cctailscale.documents import Document
 from cctailscale.errors import plain
+from cctailscale.naming import folded
 from cctailscale.results import fitting
 from cctailscale.teams.model import EXCERPT_CHARS, Member, MemberRow, Refused, Task, TaskRow, Team
 from cctailscale.teams.wire import Counts, TaskPage, TaskQuery, TeamView
@@ -77,10 +78,10 @@ def resolve(team: Team, name: str) -> Member | Refused:
     """
     if name in team.members:
         return team.members[name]
-    wanted = _folded(name)
-    full = [member for member in team.members.values() if _folded(member.identity.name) == wanted]
+    wanted = folded(name.removesuffix("."))
+    full = [member for member in team.members.values() if folded(member.identity.name) == wanted]
     found = _present_first(full) or _present_first(
-        [member for member in team.members.values() if _folded(member.identity.name).partition(".")[0] == wanted]
+        [member for member in team.members.values() if folded(member.identity.name).partition(".")[0] == wanted]
     )
     if len(found) == 1:
         return found[0]
@@ -153,11 +154,6 @@ def _excerpt(text: str) -> str:
     """One line of at most EXCERPT_CHARS characters."""
     line = " ".join(text[: 2 * EXCERPT_CHARS].split())  # twice, for the spaces that go
     return line if len(line) <= EXCERPT_CHARS and len(text) <= 2 * EXCERPT_CHARS else line[: EXCERPT_CHARS - 1] + "…"
-
-
-def _folded(name: str) -> str:
-    """For comparing in upper or lower case: ASCII alone, since no other letter may make two names one."""
-    return "".join(c.lower() if c.isascii() else c for c in name.removesuffix("."))
 
 
 def _present_first(members: list[Member]) -> list[Member]:

@@ -59,10 +59,7 @@ def load(folder: Path) -> Membership | None:
 
     Raises TeamUnusable.
     """
-    try:
-        return kept.read(Membership, folder / FILE)
-    except kept.Unfit as error:
-        raise TeamUnusable(folder / FILE, error.problem, error.next_step) from error
+    return kept.load(Membership, folder / FILE)
 
 
 class MembershipFile:

@@ -92,9 +92,9 @@ _CAME_OR_WENT = {
 def ended(event: Event, you: str) -> str | None:
     """Why the team is no more for the member `you` with this event, to follow on its name; None if it goes on."""
     if event.kind == "disbanded":
-        return "was disbanded by its lead"
+        return TeamEnded.WAYS["disbanded"]
     if event.kind == "member_removed" and event.member is not None and event.member.id == you:
-        return "goes on without this session: its lead has removed it"
+        return TeamEnded.WAYS["removed"]
     return None
 
 

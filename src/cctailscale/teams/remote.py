@@ -54,10 +54,6 @@ LOOK_AGAIN_SECONDS = 0.25
 _NOT_THERE = (DialError, LocalApiError, NoAgent, NodeError)
 # Nor is it where this is said: its process has begun again, and has not opened the team yet.
 _NOT_YET = frozenset({"no_such_team", "not_found", "not_running"})
-_ENDED = {
-    "disbanded": "was disbanded by its lead",
-    "removed": "goes on without this session: its lead has removed it",
-}
 
 
 class _Away(Exception):  # noqa: N818 - not an error that anybody sees
@@ -249,8 +245,8 @@ class RemoteGateway:
         except AgentRefused as refused:
             if refused.code in _NOT_YET:
                 raise _Away(unsure=False) from refused
-            if refused.code in _ENDED:
-                raise self._end(_ENDED[refused.code]) from refused
+            if refused.code in TeamEnded.WAYS:
+                raise self._end(TeamEnded.WAYS[refused.code]) from refused
             if refused.code in RULES:
                 raise TeamRefused(refused.code, refused.reason) from refused
             raise
@@ -262,7 +258,7 @@ class RemoteGateway:
         try:
             await self._way.rejoin()
         except AgentRefused as refused:
-            if refused.code not in RULES - _NOT_YET - _ENDED.keys():  # the policy, or a lead with a full disk
+            if refused.code not in RULES - _NOT_YET - TeamEnded.WAYS.keys():  # the policy, or a lead with a full disk
                 raise
             raise self._end(f"does not take this session back: {refused.reason}".rstrip(".")) from refused
 

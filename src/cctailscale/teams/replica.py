@@ -10,7 +10,7 @@ import anyio.to_thread
 from pydantic import Field
 
 from cctailscale.documents import Time
-from cctailscale.errors import TeamRefused, TeamUnusable
+from cctailscale.errors import TeamRefused
 from cctailscale.teams import kept, listing
 from cctailscale.teams.gateway import TeamGateway
 from cctailscale.teams.model import (
@@ -49,10 +49,7 @@ class Known(kept.Kept):
 
 def load(folder: Path) -> Replica | None:
     """What a session in this folder has last known, for who only looks. Blocks. Raises TeamUnusable."""
-    try:
-        known = kept.read(Known, folder / FILE)
-    except kept.Unfit as error:
-        raise TeamUnusable(folder / FILE, error.problem, error.next_step) from error
+    known = kept.load(Known, folder / FILE)
     return None if known is None else Replica(known)
 
 

@@ -11,7 +11,7 @@ from cctailscale.errors import plain
 from cctailscale.results import fitting
 from cctailscale.tailnet.peers import MAX_LIST_CHARS
 from cctailscale.teams import model, results, telling, wire
-from cctailscale.tools.fence import harmless, neutral
+from cctailscale.tools.fence import harmless, line, neutral
 
 # What a result has beside its rows, in characters: two names of devices at most, a notice, a cursor, and fields.
 AROUND_CHARS = 1_500
@@ -27,7 +27,7 @@ def team(view: wire.TeamView) -> results.TeamInfo:
     told = telling.team(view)
     return told.model_copy(
         update={
-            "team": _line(told.team),
+            "team": line(told.team),
             "lead": plain(told.lead),
             "members": fitting(map(_member, told.members), _size, ROOM_CHARS),
             "notice": _notice(view.as_of),
@@ -85,16 +85,16 @@ def _row(row: results.TaskRow, excerpt: int) -> results.TaskRow:
 def _named(one: results.TaskRow | results.TaskInfo) -> dict[str, Any]:
     """What is one line of a task: names and short texts."""
     return {
-        "subject": _line(one.subject),
+        "subject": line(one.subject),
         "owner": _plain(one.owner),
         "completed_by": _plain(one.completed_by),
         "created_by": plain(one.created_by),
-        "active_form": _line(one.active_form) if one.active_form else None,
+        "active_form": line(one.active_form) if one.active_form else None,
     }
 
 
 def _entry(entry: results.HistoryEntry) -> results.HistoryEntry:
-    reason = _line(entry.reason) if entry.reason else None
+    reason = line(entry.reason) if entry.reason else None
     return entry.model_copy(update={"by": _plain(entry.by), "owner": _plain(entry.owner), "reason": reason})
 
 
@@ -102,13 +102,8 @@ def _plain(name: str | None) -> str | None:
     return None if name is None else plain(name)
 
 
-def _line(text: str) -> str:
-    """One line of a member's own words."""
-    return neutral(plain(text))
-
-
 def _excerpt(text: str | None, limit: int) -> str | None:
-    return neutral(plain(text, limit)) if text and limit else None
+    return line(text, limit) if text and limit else None
 
 
 def _size(row: BaseModel) -> int:

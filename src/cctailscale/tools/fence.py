@@ -4,7 +4,7 @@ import re
 import secrets
 from typing import Any
 
-from cctailscale.errors.text import UNSEEN
+from cctailscale.errors.text import MAX_REASON_CHARS, UNSEEN, plain
 
 # 64 random bits: what stands between the marks cannot close them.
 _MARK_BYTES = 8
@@ -29,6 +29,11 @@ def neutral(text: str) -> str:
     text = UNSEEN.sub("", text.replace("\r\n", "\n"))
     printable = "".join(c if c in "\n\t" or c.isprintable() else " " if c.isspace() else "" for c in text)
     return _TURN.sub(r"\1\2 ", _MARKUP.sub("&lt;", printable))
+
+
+def line(text: str, limit: int = MAX_REASON_CHARS) -> str:
+    """One line of at most `limit` characters of somebody's own words, as `neutral` has them."""
+    return neutral(plain(text, limit))
 
 
 def harmless(value: Any) -> Any:  # noqa: ANN401 - JSON

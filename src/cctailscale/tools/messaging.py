@@ -13,7 +13,7 @@ from cctailscale.agents.results import AgentRow, Agents, Delivery, SentMessage, 
 from cctailscale.errors import BadCall, InboxUnusable, NobodyReceived, plain
 from cctailscale.tailnet.peers import away
 from cctailscale.tools.diagnostics import MAX_HOST_CHARS, MAX_ROWS
-from cctailscale.tools.fence import neutral
+from cctailscale.tools.fence import line, neutral
 from cctailscale.tools.progress import Progress
 
 if TYPE_CHECKING:
@@ -204,17 +204,17 @@ def _row(peer: Principal, address: str, card: AgentCard, **more: Any) -> AgentRo
     return AgentRow(
         **_whose(peer),
         address=address,
-        project=_said(card.project),
-        status=_said(card.status),
-        version=_said(card.version),
-        team=_said(card.team) if card.team else None,
+        project=line(card.project),
+        status=line(card.status),
+        version=line(card.version),
+        team=line(card.team) if card.team else None,
         since=card.since,
         **more,
     )
 
 
 def _silent(one: Silent) -> SilentRow:
-    return SilentRow(**_whose(one.peer), why=_said(one.why))
+    return SilentRow(**_whose(one.peer), why=line(one.why))
 
 
 def _whose(peer: Principal) -> dict[str, Any]:
@@ -225,8 +225,3 @@ def _whose(peer: Principal) -> dict[str, Any]:
 def _delivery(copy: Copy) -> Delivery:
     explanation = neutral(copy.explanation) if copy.explanation else None
     return Delivery(to=copy.to, outcome=copy.outcome, delivered=copy.delivered, explanation=explanation)
-
-
-def _said(text: str) -> str:
-    """One line of another agent's own words."""
-    return neutral(plain(text))
