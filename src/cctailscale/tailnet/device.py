@@ -70,6 +70,7 @@ class Device:
         self.needs_new_login = False
         self.close_seconds = CLOSE_SECONDS
         self._key_source = key_source
+        self._new_key: Key | None = None  # of the last login but the first
         self._refusal: str | None = None
         self._login_begins = False
         self._early_refusal: str | None = None  # while the login began: of the former one, or of this one
@@ -138,13 +139,19 @@ class Device:
         if notice.login_finished is not None:
             self._answered = True
             self.login_url = None
-        if notice.err_message and self._login_begins:
-            self._early_refusal = notice.err_message
-        elif notice.err_message:
-            self._refusal = notice.err_message
+        if notice.err_message:
+            self._take_refusal(notice.err_message)
         if notice.health is not None:
             self.warnings = list(notice.health.warnings.values())
         self._tell()
+
+    def _take_refusal(self, reason: str) -> None:
+        if self._new_key is not None and not self._new_key.may_be_meant(reason):
+            log.debug("a former key was refused once more: %s", reason)
+        elif self._login_begins:
+            self._early_refusal = reason
+        else:
+            self._refusal = reason
 
     def _tell(self) -> None:
         self._changed.set()
@@ -191,7 +198,7 @@ class Device:
         self._has_run = self._answered = self.needs_new_login = False
         self._login_begins, self._early_refusal = True, None
         self._refusal = self._login_failure = self.login_url = None
-        self._key_source = key.source if key else ""
+        self._new_key, self._key_source = key, key.source if key else ""
         self._tasks.start_soon(self._log_in, key, seconds)
 
     async def _log_in(self, key: Key | None, seconds: float) -> None:
