@@ -12,7 +12,7 @@ from typing import cast
 import anyio
 import pytest
 
-from cctailscale.agents import hosting
+from cctailscale.agents import connection, hosting
 from cctailscale.agents.agent import Agent
 from cctailscale.agents.policy import Policy
 from cctailscale.agents.server import FINISH_SECONDS
@@ -21,6 +21,7 @@ from cctailscale.audit import OFF
 from cctailscale.documents import MAX_DOCUMENT_BYTES, Document
 from cctailscale.tailnet.device import Device
 from cctailscale.tailnet.listener import MAX_CONNECTIONS
+from cctailscale.tailnet.models import WhoIs
 from cctailscale.tailnet.node import Node
 from cctailscale.teams.commands import Claim, Create
 from cctailscale.teams.keys import is_proven
@@ -308,6 +309,72 @@ async def test_a_lead_whose_store_fails_says_so_without_its_path(
         assert "/secret/place" in caplog.text
         host.store.fails = ""
         assert (await peer.command("one", CREATE)).task
+
+
+# ---- who asks
+
+
+def counted(host: Hosted, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The addresses that WhoIs is asked for from now on."""
+    asked: list[str] = []
+    whois = host.tailnet.whois
+
+    async def counting(address: str) -> WhoIs:
+        asked.append(address)
+        return await whois(address)
+
+    monkeypatch.setattr(host.tailnet, "whois", counting)
+    return asked
+
+
+async def test_a_member_that_asks_often_is_looked_up_once_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with hosted(tmp_path) as host, host.peer() as peer:
+        await peer.join()
+        asked = counted(host, monkeypatch)
+        for number in range(10):
+            await peer.command(str(number), CREATE)
+        assert asked == []
+        monkeypatch.setattr(connection, "KNOWN_SECONDS", 0.0)
+        await peer.command("later", CREATE)
+        assert asked == ["100.64.0.2:49152"]
+
+
+async def test_who_joins_leaves_or_writes_a_message_is_looked_up_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with hosted(tmp_path) as host, host.peer() as peer:
+        asked = counted(host, monkeypatch)
+        await peer.join()
+        await peer.join()
+        await peer.ask("GET", "/v1/agent")
+        await peer.post(OfTeam, "/v1/team/leave", LeaveRequest(team=TEAM))
+        assert len(asked) == 4
+
+
+async def test_a_member_that_loses_its_right_is_refused_a_second_later_and_gets_in_again_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with hosted(tmp_path) as host, host.peer() as peer:
+        await peer.join()
+        await peer.command("one", CREATE)
+        host.tailnet.logins[2] = "mallory@example.com"
+        monkeypatch.setattr(connection, "KNOWN_SECONDS", 0.0)
+        command = CommandRequest(team=TEAM, id="two", command=CREATE)
+        assert await peer.refused("POST", "/v1/team/command", command) == (403, "refused")
+        monkeypatch.setattr(connection, "KNOWN_SECONDS", 3600.0)
+        assert await peer.refused("POST", "/v1/team/command", command) == (403, "refused")
+        host.tailnet.logins[2] = ALICE
+        assert (await peer.command("two", CREATE)).task
+
+
+async def test_what_is_known_of_one_connection_is_nothing_on_another(tmp_path: Path) -> None:
+    async with hosted(tmp_path) as host, host.peer() as peer, host.peer(3) as other:
+        await peer.join()
+        await peer.command("one", CREATE)
+        command = CommandRequest(team=TEAM, id="two", command=CREATE)
+        assert await other.refused("POST", "/v1/team/command", command) == (403, "not_member")
 
 
 # ---- the long poll

@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import anyio
 from aiohttp import web
@@ -17,6 +17,7 @@ from cctailscale.errors import plain
 
 if TYPE_CHECKING:
     from cctailscale.tailnet.device import Device
+    from cctailscale.tailnet.models import WhoIs
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,17 @@ NEXT_REQUEST_SECONDS = 60.0
 # After an answer that came before the whole body had: what still arrives is thrown away for so long, since a close
 # would reset the connection before the answer is read.
 LINGER_SECONDS = 1.0
+# Commands to a team come many a second on one connection, and to ask for each who that is costs as much as to answer.
+# An answer of this age will do for them: a policy that is changed needs some such time to get here.
+KNOWN_SECONDS = 1.0
 MAX_TARGET_BYTES = 2048
+
+
+class Ends(NamedTuple):
+    """Who a connection is between: this node, and the peer."""
+
+    here: WhoIs | None
+    peer: WhoIs | None
 
 
 class Connection(web.RequestHandler):
@@ -56,6 +67,7 @@ class Connection(web.RequestHandler):
         self._waiting: anyio.CancelScope | None = None
         self._wire: asyncio.Transport | None = None
         self._bound: asyncio.TimerHandle | None = None
+        self._known: tuple[float, Ends] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._wire = cast("asyncio.Transport", transport)
@@ -72,6 +84,24 @@ class Connection(web.RequestHandler):
         """The request that is being answered has arrived in full."""
         self._reading = False
         self._expect(NEXT_REQUEST_SECONDS)
+
+    async def ends(self, *, may_be_known: bool) -> Ends:
+        """This node and who is at the other end, by WhoIs; None for this node, as long as it is not on the tailnet.
+
+        `may_be_known`: what was found out within KNOWN_SECONDS will do. Raises what `Device.whois` raises.
+        """
+        now = asyncio.get_running_loop().time()
+        if may_be_known and self._known is not None and now - self._known[0] < KNOWN_SECONDS:
+            return self._known[1]
+        here = await self.device.me()
+        if here is None:
+            return Ends(None, None)
+        self._known = (now, Ends(here, await self.device.whois(self.peer)))
+        return self._known[1]
+
+    def forget_ends(self) -> None:
+        """They are asked for anew with the next request: who was refused gets in as soon as it may."""
+        self._known = None
 
     def _expect(self, seconds: float) -> None:
         if self._bound is not None:

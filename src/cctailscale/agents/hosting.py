@@ -54,10 +54,10 @@ def endpoints(lead_of: Callable[[], Lead | None]) -> list[Endpoint]:
         Endpoint("POST", "/v1/team/join", "team", partial(_answered, hosted.join)),
         Endpoint("POST", "/v1/team/proof", "team", partial(_answered, hosted.proof)),
         Endpoint("POST", "/v1/team/leave", "team", partial(_answered, hosted.leave)),
-        Endpoint("POST", "/v1/team/command", "team", partial(_answered, hosted.command)),
+        Endpoint("POST", "/v1/team/command", "team", partial(_answered, hosted.command), often=True),
         Endpoint("GET", "/v1/team", "team", partial(_answered, hosted.team)),
         Endpoint("GET", "/v1/team/tasks", "team", partial(_answered, hosted.tasks)),
-        Endpoint("GET", "/v1/team/events", "team", partial(_answered, hosted.events), waits=True),
+        Endpoint("GET", "/v1/team/events", "team", partial(_answered, hosted.events), waits=True, often=True),
     ]
 
 

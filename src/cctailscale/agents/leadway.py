@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ import anyio
 import anyio.to_thread
 
 from cctailscale.agents import client, directory
+from cctailscale.agents.connection import KNOWN_SECONDS
 from cctailscale.agents.hosting import identity
 from cctailscale.agents.policy import Principal, principal
 from cctailscale.agents.wire import MAX_TEAM_CHARS
@@ -96,13 +98,24 @@ class LeadWay:
         self._file = file
         self._warn = warn
         self._looking = anyio.Lock()
+        self._known: tuple[float, Device, str, str] | None = None  # when, and by what, who was found where
         self._finds = 0
         self._impostors: set[str] = set()
 
     async def ask(self, method: Method, path: str, body: bytes | None, max_bytes: int) -> bytes:
         device, known = await self._node.next_device(None), self._file.now
-        await _where(device, known)
+        await self._check(device, known)
         return await client.ask(device, known.lead_address, method, path, body, math.inf, max_bytes)
+
+    async def _check(self, device: Device, known: Membership) -> None:
+        """Raises NoAgent if the lead's device is not where it was, by what WhoIs has said within KNOWN_SECONDS."""
+        address, node_id = known.lead_address, known.lead.node_id
+        known_at, *what = self._known or (-math.inf,)
+        now = time.monotonic()
+        if what == [device, address, node_id] and now - known_at < KNOWN_SECONDS:
+            return
+        await _where(device, known)
+        self._known = (now, device, address, node_id)
 
     async def rejoin(self) -> None:
         device, known = await self._node.next_device(None), self._file.now

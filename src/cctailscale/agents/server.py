@@ -1,8 +1,9 @@
 """What this agent answers to others: HTTP/1.1 on the connections that a listener hands over.
 
 Each request passes the same gate, in this order: is it meant for this node, and not sent by a browser's page; who is
-at the other end, by WhoIs; may they do that, by `Policy`; have they not sent too much of late. Only then its body is
-read and a handler sees it. What a request says about its sender is not looked at.
+at the other end, by WhoIs (for what a team asks often, within the last second); may they do that, by `Policy`; have
+they not sent too much of late. Only then its body is read and a handler sees it. What a request says about its sender
+is not looked at.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class Endpoint:
 
     `action`: what the policy has to allow; None: any action will do. `rated`: it counts as a message for `Rate`.
     `waits`: it may wait for something to happen, which ends with the connection and with the server.
+    `often`: so often that who asks is not found out anew for each request (`Connection.ends`).
     `handle` answers within NEXT_REQUEST_SECONDS; the errors of `_refusal` need no care there.
     """
 
@@ -73,6 +75,7 @@ class Endpoint:
     handle: Callable[[Call], Awaitable[web.Response]]
     rated: bool = False
     waits: bool = False
+    often: bool = False
 
 
 class AgentServer:
@@ -172,18 +175,18 @@ class AgentServer:
         return response
 
     async def _admitted(self, request: web.BaseRequest, connection: Connection, entry: dict[str, Any]) -> web.Response:
-        here = await connection.device.me()
+        endpoint, parts = self._endpoint(request)
+        here, who = await connection.ends(may_be_known=endpoint is not None and endpoint.often)
         if here is None:
             return refuse(503, "not_running", "This agent's node is not on the tailnet. Try again later.")
         stray = _stray(request, here)
         if stray is not None:
             return stray
-        who = await connection.device.whois(connection.peer)
         me, peer = principal(here), principal(who, connection.peer)
         entry["peer"] = peer.audited(connection.peer)
-        endpoint, parts = self._endpoint(request)
         refused = self._refused(me, peer, endpoint.action if endpoint else None)
         if refused is not None:
+            connection.forget_ends()
             self.refusals.note(peer, refused)
             return refuse(403, "refused", str(refused))
         if endpoint is None:
