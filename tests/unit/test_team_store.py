@@ -19,7 +19,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import anyio
 import anyio.to_thread
@@ -32,7 +32,7 @@ from cctailscale.errors import TeamUnusable
 from cctailscale.teams import sqlite
 from cctailscale.teams.model import MAX_DESCRIPTION_CHARS, Change, Entry, Event, Identity, Member, Task, Team
 from cctailscale.teams.sqlite import SqliteStore, facts, read, reading
-from cctailscale.teams.store import KEPT_ANSWER_BYTES, KEPT_EVENTS, Answered, Moved
+from cctailscale.teams.store import KEPT_ANSWER_BYTES, KEPT_EVENTS, Answered, AnsweredBefore, Moved
 from tests import disk, teamstream
 from tests.teamstream import BEGAN, LEAD, following, founded, history
 
@@ -127,6 +127,17 @@ async def test_an_answer_may_be_about_no_task_and_belongs_to_its_member(store: S
     assert await store.answered("member-2", answered.id) == given_to
     assert await store.answered(LEAD.id, answered.id) is None
     assert await store.answered("member-2", "another") is None
+
+
+async def test_a_command_that_was_answered_is_not_carried_out_again(store: SqliteStore) -> None:
+    change, answered = following(await store.load())
+    await store.commit(change, answered)
+    team = await store.load()
+    change, _ = following(team)
+    with pytest.raises(AnsweredBefore) as repeated:
+        await store.commit(change, replace(answered, digest=b"another"))
+    assert repeated.value.answered == answered
+    assert await store.load() == team
 
 
 async def test_a_task_that_is_larger_than_a_document_may_be_as_it_travels_comes_back(store: SqliteStore) -> None:
@@ -257,9 +268,9 @@ async def test_of_two_stores_on_one_file_the_second_to_commit_is_refused(path: P
 
 async def test_a_change_whose_answer_cannot_be_stored_is_not_made(store: SqliteStore) -> None:
     team = await grow(store, 1)
-    change, _ = following(team)
+    change, answered = following(team)
     with pytest.raises(TeamUnusable, match="cannot be used"):
-        await store.commit(change, following(next(history())[0])[1])  # which was answered before
+        await store.commit(change, replace(answered, digest=cast("bytes", None)))
     assert await store.load() == team
     assert await store.events(team.facts.version, 10) == []
     await grow(store, 1)

@@ -26,7 +26,7 @@ from cctailscale.teams import keys, leases, listing, rules
 from cctailscale.teams.commands import Command, Disband, Join, Lapse, Leave, Remove, Return, TaskCommand
 from cctailscale.teams.leases import Leases
 from cctailscale.teams.model import Change, Event, Facts, Identity, Refused, Team
-from cctailscale.teams.store import Answered, Moved
+from cctailscale.teams.store import Answered, AnsweredBefore, Moved
 from cctailscale.teams.wire import MAX_ROWS, Answer, EventPage, Joined, JoinRequest, No, TaskPage, TaskQuery, TeamView
 
 if TYPE_CHECKING:
@@ -63,6 +63,11 @@ class _Id:
     member: str
     id: str
     digest: bytes
+
+
+def _repeated(known: Answered, id: _Id) -> Answered | Refused:  # noqa: A002 - a command's
+    """What the second command under an id gets."""
+    return known if known.digest == id.digest else Refused("id_taken", "That id was used before.")
 
 
 class _Turn(Generic[T]):
@@ -284,15 +289,16 @@ class Lead:
     ) -> Change | Refused | Answered:
         """What the rules decide, and the store has committed; or what was answered to this id before."""
         for _ in range(MAX_MOVES):
-            known = await self._store.answered(id.member, id.id) if id else None
-            if id and known:
-                return known if known.digest == id.digest else Refused("id_taken", "That id was used before.")
             decided = rules.decide(self._team, command, actor, self._now())
-            if isinstance(decided, Refused) or not decided.events:
-                return decided
+            if isinstance(decided, Refused) or not decided.events:  # as it may be because it was carried out before
+                known = await self._store.answered(id.member, id.id) if id else None
+                return _repeated(known, id) if id and known else decided
             answered = Answered(id.member, id.id, id.digest, decided.task, decided.facts.version) if id else None
             try:
                 await self._store.commit(decided, answered)
+            except AnsweredBefore as before:
+                assert id is not None
+                return _repeated(before.answered, id)
             except Moved:
                 self._recent.clear()
                 self._is_now(await self._store.load())

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ValidationError
 from cctailscale import sqlitefile
 from cctailscale.errors import TeamUnusable
 from cctailscale.teams.model import Change, Event, Facts, Member, Task, Team
-from cctailscale.teams.store import KEPT_ANSWER_BYTES, KEPT_EVENTS, Answered, Moved
+from cctailscale.teams.store import KEPT_ANSWER_BYTES, KEPT_EVENTS, Answered, AnsweredBefore, Moved
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -187,6 +187,9 @@ class _Rows:
             self._db.execute("BEGIN IMMEDIATE")
             if self.version() != change.base:
                 raise Moved
+            before = answered and self.answered(answered.member, answered.id)
+            if before:
+                raise AnsweredBefore(before)
             self._db.execute(
                 "INSERT OR REPLACE INTO team (one, version, document) VALUES (1, ?, ?)",
                 (facts.version, facts.model_dump_json()),

@@ -36,6 +36,14 @@ class Answered:
     version: int  # of the team with it
 
 
+class AnsweredBefore(Exception):  # noqa: N818 - as above
+    """The command was carried out before; `answered` is what came of it."""
+
+    def __init__(self, answered: Answered) -> None:
+        super().__init__()
+        self.answered = answered
+
+
 class TeamStore(Protocol):
     """Every call raises TeamUnusable if the engine fails it; then nothing was changed."""
 
@@ -44,7 +52,10 @@ class TeamStore(Protocol):
         ...
 
     async def commit(self, change: Change, answered: Answered | None = None) -> None:
-        """Makes a change, with its events and the answer to its command; it is safe when this returns. Raises Moved."""
+        """Makes a change, with its events and the answer to its command; it is safe when this returns.
+
+        Raises Moved, or AnsweredBefore; nothing is changed then.
+        """
         ...
 
     async def answered(self, member: str, id: str) -> Answered | None:  # noqa: A002 - the field's name
