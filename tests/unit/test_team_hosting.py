@@ -23,7 +23,7 @@ from cctailscale.tailnet.device import Device
 from cctailscale.tailnet.listener import MAX_CONNECTIONS
 from cctailscale.tailnet.models import WhoIs
 from cctailscale.tailnet.node import Node
-from cctailscale.teams.commands import Claim, Create
+from cctailscale.teams.commands import Claim, Create, Release
 from cctailscale.teams.keys import is_proven
 from cctailscale.teams.lead import Lead
 from cctailscale.teams.model import MAX_MEMBERS
@@ -440,6 +440,37 @@ async def test_a_follower_that_waits_for_nothing_gets_no_more_pages_than_others(
         for _ in range(4):
             await peer.get(EventPage, "/v1/team/events", after=0)
         assert anyio.current_time() - began >= 3 * 60 / hosting.PAGES_PER_MINUTE - 0.01
+
+
+async def test_what_concerns_a_follower_reaches_it_at_once_however_many_pages_it_has_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosting, "PAGES_AT_ONCE", 1)
+    monkeypatch.setattr(hosting, "PAGES_PER_MINUTE", 1)
+    async with hosted(tmp_path) as host, host.peer() as peer:
+        after = (await peer.join()).version
+        assert host.lead is not None
+        await host.lead.command(LEAD, "one", CREATE)
+        after = (await peer.get(EventPage, "/v1/team/events", after=after)).version
+        pages: list[EventPage] = []
+
+        async def follow() -> None:
+            pages.append(await peer.get(EventPage, "/v1/team/events", after=after, wait=30))
+
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(follow)
+                await anyio.wait_all_tasks_blocked()
+                await host.lead.command(LEAD, "two", CREATE)
+                await anyio.wait_all_tasks_blocked()
+                assert pages == []
+                await host.lead.command(LEAD, "assign", Claim(task="task-1", owner="member-2"))
+        assert [event.kind for event in pages[0].events] == ["task_created", "task_assigned"]
+        # What has happened before it asked is not waited for either.
+        await host.lead.command(LEAD, "release", Release(task="task-1"))
+        with anyio.fail_after(5):
+            page = await peer.get(EventPage, "/v1/team/events", after=pages[0].version, wait=30)
+        assert [event.kind for event in page.events] == ["task_released"]
 
 
 async def polling(host: Hosted, peer: Peer, after: int) -> None:

@@ -70,6 +70,11 @@ def _repeated(known: Answered, id: _Id) -> Answered | Refused:  # noqa: A002 - a
     return known if known.digest == id.digest else Refused("id_taken", "That id was used before.")
 
 
+def _concerns(event: Event) -> str:
+    """The member to whom, or to whose claim, another one has done this; "" where there is none."""
+    return "" if event.member is None or event.member.id == event.by else event.member.id
+
+
 class _Turn(Generic[T]):
     """A call that has its turn, whatever becomes of the one who waits for it."""
 
@@ -122,6 +127,7 @@ class Lead:
         self._open = True
         self._recent: deque[Event] = deque(maxlen=RECENT_EVENTS)
         self._moved = anyio.Event()  # set at the next change
+        self._concerned: dict[str, anyio.Event] = {}  # of members who wait for what others do to them
         self._seen: dict[str, datetime] = {}
         self._unwritten: set[str] = set()  # members whose `_seen` the store does not have
         self._present: Collection[str] | None = None
@@ -196,6 +202,11 @@ class Lead:
             return EventPage(events=(), version=self.facts.version, reset=True, lease_seconds=self.lease_seconds)
         page = listing.paged(events)
         return EventPage(events=page, version=page[-1].seq if page else after, lease_seconds=self.lease_seconds)
+
+    async def concerned(self, member: str, after: int) -> None:
+        """Returns once there is an event past `after` of what somebody else has done to this member or its claim."""
+        if not any(event.seq > after and _concerns(event) == member for event in self._recent):
+            await self._concerned.setdefault(member, anyio.Event()).wait()
 
     def proof(self, nonce: str, lead_node: str, asker_node: str) -> str:
         """The signature that shows `asker_node` that `lead_node`, which is this one, has the team's key."""
@@ -304,6 +315,9 @@ class Lead:
                 self._is_now(await self._store.load())
             else:
                 self._recent.extend(decided.events)
+                for event in decided.events:
+                    if concerned := self._concerned.pop(_concerns(event), None):
+                        concerned.set()
                 self._is_now(self._team.after(decided))
                 return decided
         raise Moved
