@@ -93,12 +93,21 @@ def test_a_device_that_is_there_again_or_heard_of_or_not_known_of_has_not_left()
 @pytest.mark.parametrize(("slept", "passed"), [(3600.0, 0.0), (3600.0, 3600.0), (-3600.0, 0.0), (4.0, 4.0)])
 def test_after_a_sleep_a_stop_or_another_time_every_lease_is_a_full_one(slept: float, passed: float) -> None:
     clocks = Clocks()
-    lease = clocks.leases(5)
+    lease = clocks.leases(20)
     lease.lapsed(TWO, None)
-    assert looked(clocks, lease, 4) == {}
+    assert looked(clocks, lease, 19) == {}
     clocks.now, clocks.wall = clocks.now + passed, clocks.wall + slept
-    assert looked(clocks, lease, 5) == {}
+    assert looked(clocks, lease, 20) == {}
     assert looked(clocks, lease, 2).keys() == TWO.keys()
+
+
+def test_after_a_start_a_short_lease_waits_for_members_that_look_for_their_lead() -> None:
+    clocks = Clocks()
+    lease = clocks.leases(5)
+    assert looked(clocks, lease, 15) == {}
+    lease.heard("member-2")
+    assert looked(clocks, lease, 5) == {"member-3": "was not heard of for 5 s"}
+    assert looked(clocks, lease, 1).keys() == TWO.keys()
 
 
 async def test_a_claim_of_a_silent_member_goes_back_with_the_reason(hasty: None) -> None:

@@ -221,6 +221,30 @@ async def test_who_changes_a_members_task_again_and_again_does_not_fill_its_inbo
         assert len(member.notes) <= 2 + (time.monotonic() - began) / 0.5
 
 
+async def test_a_lead_that_is_away_for_long_is_looked_for_within_each_third_of_a_lease(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "MAX_PAUSE_SECONDS", 3600)
+    monkeypatch.setattr(following, "PAUSE_GROWS", 1000)
+    looked, often = 0, anyio.Event()
+
+    async def find() -> bool:
+        nonlocal looked
+        looked += 1
+        if looked == 5:
+            often.set()
+        return False
+
+    async with member_of(tmp_path) as member, anyio.create_task_group() as tasks:
+        known = await Replica.read(member.gateway)
+        member.file.note(lease_seconds=0.3)
+        member.way.gone = NoAgent("lead", "nothing listens on its port for agents")
+        tasks.start_soon(Following(member.file, member.gateway, member.tell, replica=known, find=find).run)
+        with anyio.fail_after(SECONDS):
+            await often.wait()
+        tasks.cancel_scope.cancel()
+
+
 async def test_what_was_not_told_is_told_by_the_next_process(tmp_path: Path) -> None:
     async with member_of(tmp_path) as member, anyio.create_task_group() as tasks:
         member.full = True

@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 10.0
 # Between two pages, whatever the lead sends. It has a bound of its own (agents/hosting.py).
 PAGE_SECONDS = 0.02
-# A lead that is away is looked for after these, the longer the longer it is away.
+# A lead that is away is looked for after these, the longer the longer it is away; not longer than a third of a lease,
+# which begins when it is back.
 FIRST_PAUSE_SECONDS = 0.5
 PAUSE_GROWS = 1.5
 MAX_PAUSE_SECONDS = 15.0
@@ -111,7 +112,7 @@ class Following:
         """
         while True:
             answered, pause = self._file.answered, self._pause
-            self._pause = min(PAUSE_GROWS * pause, MAX_PAUSE_SECONDS)
+            self._pause = min(PAUSE_GROWS * pause, MAX_PAUSE_SECONDS, self._file.now.lease_seconds / 3)
             with anyio.move_on_after(pause):
                 await answered.wait()
                 return

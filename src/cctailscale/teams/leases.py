@@ -1,7 +1,8 @@
 """How long a member that is not heard of keeps its claims. In memory, by clocks that are given; waits for nothing.
 
 A lease is a duration: it goes by the monotonic clock, and no member's clock counts. Whoever was asleep itself, or
-stopped, has not listened meanwhile: every lease begins anew then, as after a start.
+stopped, has not listened meanwhile: every lease begins anew then, as after a start, and no member has less time than
+it needs to find its lead again.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from collections.abc import Callable, Collection, Mapping
 
 # A device that was replaced needs a moment until the new one is there and brings its token. Its claims wait for it.
 GRACE_SECONDS = 10.0
+# After a start or a sleep, how ever short a lease is. A member that misses its lead looks for it everywhere (6 s: see
+# agents/leadway.py), pauses for a third of a lease, and looks again.
+RETURN_SECONDS = 15.0
 # How often somebody looks, and how much later than that is more than a busy machine: a sleep, or a stop.
 TICK_SECONDS = 1.0
 LATE_SECONDS = 2.0
@@ -46,7 +50,8 @@ class Leases:
             self._heard.clear()
             self._absent.clear()
         now = self._clock()
-        self._heard = {member: self._heard.get(member, now) for member in devices}
+        begun = now + max(0.0, RETURN_SECONDS - self.seconds)
+        self._heard = {member: self._heard.get(member, begun) for member in devices}
         self._absent = {
             member: self._absent.get(member, now)
             for member, node_id in devices.items()
