@@ -218,7 +218,19 @@ async def test_who_changes_a_members_task_again_and_again_does_not_fill_its_inbo
         await member.do(Complete(task="task-1"))
         note = await member.saying("And ")
         assert "has changed task-1" in note.body
-        assert len(member.notes) <= 2 + (time.monotonic() - began) / 0.5
+        assert len(member.notes) <= news.URGENT_AT_ONCE + 1 + (time.monotonic() - began) / 0.5
+
+
+async def test_some_tasks_that_are_assigned_one_after_the_other_are_each_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(news, "URGENT_SECONDS", 3600)
+    async with followed(tmp_path) as member:
+        for number in range(1, news.URGENT_AT_ONCE + 1):
+            await lead(member, Create(subject="One"))
+            await lead(member, Claim(task=f"task-{number}", owner="member-2"))
+            await member.saying(f'task-{number} "One" was assigned to you')
+        assert len(member.notes) == news.URGENT_AT_ONCE
 
 
 async def test_a_lead_that_is_away_for_long_is_looked_for_within_each_third_of_a_lease(

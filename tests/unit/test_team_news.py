@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -125,17 +126,44 @@ def test_nobody_is_told_what_it_did_itself_but_what_came_of_it(work: list[tuple[
             assert event.kind == "all_done" or (event.member is not None and event.member.id == you)
 
 
+URGENT, QUIET = news.Item(1, "Yours.", urgent=True), news.Item(2, "Of others.")
+
+
 @given(items=items, since_last=st.floats(0, 1e6))
-def test_what_is_urgent_waits_some_seconds_after_the_last_and_the_rest_a_minute(
+def test_what_is_urgent_waits_some_seconds_after_the_last_of_a_burst_and_the_rest_a_minute(
     items: list[news.Item], since_last: float
 ) -> None:
-    wait = news.wait(items, since_last)
+    pace = news.Pace()
+    for _ in range(news.URGENT_AT_ONCE):
+        assert pace.wait([URGENT], 1e6) == 0
+        pace.told([URGENT], 1e6)
+    wait = pace.wait(items, 1e6 + since_last)
     if not items:
         assert wait is None
     elif any(item.urgent for item in items):
-        assert wait == max(0.0, news.URGENT_SECONDS - since_last)
+        assert wait == pytest.approx(max(0.0, news.URGENT_SECONDS - since_last))
     else:
-        assert wait == max(0.0, news.QUIET_SECONDS - since_last)
+        assert wait == pytest.approx(max(0.0, news.QUIET_SECONDS - since_last))
+
+
+@given(offered=st.lists(st.tuples(st.floats(0, 3), st.booleans()), max_size=200))
+def test_however_events_come_messages_stay_below_a_burst_and_their_rate(offered: list[tuple[float, bool]]) -> None:
+    """Whoever follows tells as soon as it may."""
+    pace, now, urgent, quiet = news.Pace(), 0.0, 0, 0
+    for passed, concerns in offered:
+        now += passed
+        if pace.wait([URGENT if concerns else QUIET], now) == 0:
+            pace.told([URGENT if concerns else QUIET], now)
+            urgent, quiet = urgent + concerns, quiet + (not concerns)
+    assert urgent <= news.URGENT_AT_ONCE + now / news.URGENT_SECONDS
+    assert quiet <= 1 + now / news.QUIET_SECONDS
+
+
+def test_what_does_not_concern_the_agent_delays_nothing_that_does() -> None:
+    pace = news.Pace()
+    pace.told([QUIET], 100.0)
+    assert pace.wait([QUIET], 101.0) == news.QUIET_SECONDS - 1
+    assert pace.wait([QUIET, URGENT], 101.0) == 0
 
 
 @given(team=st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True), name=texts, items=items, open_=st.booleans())

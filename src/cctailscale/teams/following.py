@@ -70,7 +70,7 @@ class Following:
         self._outcomes: dict[str, news.Note] = {}  # of calls that were kept, by their ids, until they are told
         self._items: list[news.Item] = []
         self._more = anyio.Event()  # there is something to tell
-        self._told_at = -math.inf
+        self._pace = news.Pace()
         self._pause = FIRST_PAUSE_SECONDS
         self._saved: tuple[Replica, int] | None = None  # what is on the disk: which one, after how many changes
 
@@ -175,7 +175,7 @@ class Following:
 
     async def _telling(self) -> None:
         while True:
-            wait = 0.0 if self._outcomes else news.wait(self._items, time.monotonic() - self._told_at)
+            wait = 0.0 if self._outcomes else self._pace.wait(self._items, time.monotonic())
             self._more = anyio.Event()
             with anyio.move_on_after(math.inf if wait is None else wait):
                 await self._more.wait()
@@ -196,7 +196,7 @@ class Following:
         note = news.message(now.team, now.name, items, lambda task: replica is None or replica.can_be_claimed(task))
         if note is not None:
             await self._tell(note)
-            self._told_at = time.monotonic()
+            self._pace.told(items, time.monotonic())
         self._items = [each for each in self._items if each not in items]
         await self._file.change(seen=self._items[0].seq - 1 if self._items else after)
 

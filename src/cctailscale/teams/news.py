@@ -6,6 +6,7 @@ The words are our own; what members chose (subjects, reasons) stands in quotatio
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +17,11 @@ from cctailscale.errors import TeamEnded, plain
 from cctailscale.teams.membership import Queued
 from cctailscale.teams.model import Event, TaskRow
 
-# Of what concerns this agent there is one message in so many seconds, the first at once: who changes its task again and
-# again, or has all done again and again, must not fill its inbox.
+# Of what concerns this agent the first messages are told at once, then one in so many seconds: a lead that assigns some
+# tasks is not slowed down, and who changes a task again and again, or has all done again and again, fills no inbox.
+URGENT_AT_ONCE = 5
 URGENT_SECONDS = 5.0
-# What does not concern this agent waits for so long after the last message, and is one message then.
+# What does not concern this agent waits for so long after the last message, whatever that told, and is one then.
 QUIET_SECONDS = 60.0
 # Of a message. The rest is counted: the lists have it.
 MAX_LINES = 30
@@ -98,12 +100,30 @@ def ended(event: Event, you: str) -> str | None:
     return None
 
 
-def wait(items: Sequence[Item], since_last: float) -> float | None:
-    """Seconds until these are to be told, `since_last` seconds after the last message; None if there is nothing."""
-    if not items:
-        return None
-    pause = URGENT_SECONDS if any(each.urgent for each in items) else QUIET_SECONDS
-    return max(0.0, pause - since_last)
+class Pace:
+    """How soon the next message may be told. Times are monotonic, in seconds."""
+
+    def __init__(self) -> None:
+        self._told_at = -math.inf
+        self._rested_at = -math.inf  # when URGENT_AT_ONCE may be told at once again
+
+    def wait(self, items: Sequence[Item], now: float) -> float | None:
+        """Seconds until these are to be told; None if there is nothing."""
+        if not items:
+            return None
+        if _any_urgent(items):
+            return max(0.0, self._rested_at - now - (URGENT_AT_ONCE - 1) * URGENT_SECONDS)
+        return max(0.0, QUIET_SECONDS - (now - self._told_at))
+
+    def told(self, items: Sequence[Item], now: float) -> None:
+        """These have been told in one message."""
+        self._told_at = now
+        if _any_urgent(items):
+            self._rested_at = max(now, self._rested_at) + URGENT_SECONDS
+
+
+def _any_urgent(items: Sequence[Item]) -> bool:
+    return any(each.urgent for each in items)
 
 
 def message(team: str, name: str, items: Sequence[Item], can_be_claimed: Callable[[str], bool]) -> Note | None:
