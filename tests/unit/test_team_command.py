@@ -307,3 +307,16 @@ def test_on_a_terminal_the_page_is_no_higher_than_that_and_counts_what_it_leaves
         for part in command.page(seen, Screen(Redactor()), NOW, lines=height):
             console.print(part)
     assert len(out.getvalue().splitlines()) <= height
+
+
+def test_a_heading_that_a_terminal_wraps_makes_the_page_no_higher(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen, out, _ = shown(monkeypatch, terminal=True)
+    asked = Asked("ben")
+    for number in range(30):
+        asked.create(f"Number {number}")
+    seen = seen_of(asked.team, subject="a name of two lines " * 6)
+    screen.result(*command.page(seen, screen, NOW, lines=24))
+    heading, *sections = out.getvalue().split("\n\n")
+    assert len(heading.splitlines()) == 4
+    assert len(out.getvalue().splitlines()) == 24
+    assert len(sections) == len(command.sections(seen, NOW))

@@ -67,6 +67,10 @@ class Screen:
         """How many the terminal has, now."""
         return self._out.height
 
+    def taken(self, *parts: RenderableType) -> int:
+        """How many lines these take on the terminal, which wraps what is too long."""
+        return sum(len(self._out.render_lines(part, pad=False)) for part in parts)
+
     def text(self, text: str, style: str = "") -> Text:
         """A text to be shown, whoever chose it."""
         return Text(visible(self._redactor(text)), style)

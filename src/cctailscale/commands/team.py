@@ -23,8 +23,6 @@ from cctailscale.teams.results import TaskRow
 
 # No event tells that another process has written to its file.
 LOOK_SECONDS = 1.0
-# Name, lead, counts.
-HEADING_LINES = 3
 # A blank line and a title.
 TITLE_LINES = 2
 # A name, or what a task waits for, beside the rest.
@@ -82,12 +80,16 @@ def page(seen: Seen, screen: Screen, now: datetime, *, lines: int | None = None)
     team, tasks = seen.team, seen.team.tasks
     where = "on this machine" if seen.here else f"as a member here knew it at {said(team.as_of)}"
     waiting = tasks.pending - tasks.unblocked
-    yield screen.text(team.team, "bold")
-    yield screen.text(f"led by {team.lead}, {where}", "dim")
-    yield screen.text(
+    counts = (
         f"{tasks.in_progress} in progress, {tasks.unblocked} to claim, {waiting} waiting, {tasks.completed} completed"
     )
-    for section in fitted(sections(seen, now), lines):
+    heading = (
+        screen.text(team.team, "bold"),
+        screen.text(f"led by {team.lead}, {where}", "dim"),
+        screen.text(counts),
+    )
+    yield from heading
+    for section in fitted(sections(seen, now), None if lines is None else lines - screen.taken(*heading)):
         yield Text("")
         yield Text(section.title, "bold")
         yield _table(section, screen)
@@ -156,7 +158,7 @@ def fitted(found: Sequence[Section], lines: int | None) -> list[Section]:
     if lines is None:
         return list(found)
     fit: list[Section] = []
-    left = lines - HEADING_LINES
+    left = lines
     for number, section in enumerate(found):
         room = left // (len(found) - number) - TITLE_LINES
         kept = len(section.rows)
