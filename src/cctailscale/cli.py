@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -15,7 +16,13 @@ For what it does from a shell: cc-tailscale --help"""
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Runs what `argv` says, to the end of the process."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        _run(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:  # while it was still being loaded: later on a signal is waited for
+        sys.exit(128 + signal.SIGINT)
+
+
+def _run(words: list[str]) -> NoReturn:
     if words[:1] == ["inbox"] and "--hook" in words:
         from cctailscale.commands.inbox import hook
 
