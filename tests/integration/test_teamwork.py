@@ -149,6 +149,24 @@ async def test_a_member_that_is_removed_or_whose_team_is_disbanded_learns_it_and
     assert inbox_folders(environs[0])
 
 
+async def test_who_was_away_when_its_team_was_disbanded_hears_it_from_its_lead_that_leads_another_by_then(
+    tailnet: Localnet, tmp_path: Path
+) -> None:
+    bens = of(tailnet, tmp_path, "ben")
+    async with session(of(tailnet, tmp_path, "ann")) as ann:
+        await ann.teamwork.create(TEAM)
+        async with session(bens) as ben:
+            await ben.teamwork.join(await ann.name())
+        await ann.teamwork.leave(disband=True)
+        await ann.teamwork.create("another")
+        async with session(bens) as ben:
+            await ben.node.device(unheard)
+            assert "was disbanded by its lead" in await ben.told("disbanded")
+            with pytest.raises(TeamEnded, match="disbanded"):
+                await ben.teamwork.gateway()
+            await ben.teamwork.join(await ann.name())
+
+
 async def test_a_member_that_restarts_goes_on_by_itself_with_what_it_claimed(tailnet: Localnet, tmp_path: Path) -> None:
     """Its device was logged out, and it comes back with another one."""
     bens = of(tailnet, tmp_path, "ben")

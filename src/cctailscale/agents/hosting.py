@@ -7,7 +7,7 @@ policy has let it in for "team"; here it is found which member that is.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from functools import partial
 from typing import TypeVar
 from urllib.parse import parse_qsl
@@ -48,9 +48,12 @@ PAGES_AT_ONCE = 5
 _STATUS = {"not_member": 403, "removed": 403, "disbanded": 410}
 
 
-def endpoints(lead_of: Callable[[], Lead | None]) -> list[Endpoint]:
-    """For AgentServer.endpoints. `lead_of` gives the team that this agent leads now, if it leads one."""
-    hosted = _Hosted(lead_of)
+def endpoints(lead_of: Callable[[], Lead | None], disbanded: Container[str] = ()) -> list[Endpoint]:
+    """For AgentServer.endpoints. `lead_of` gives the team that this agent leads now, if it leads one.
+
+    `disbanded`: ids of those that it led before, for members who were away when their team ended.
+    """
+    hosted = _Hosted(lead_of, disbanded)
     return [
         Endpoint("POST", "/v1/team/join", "team", partial(_answered, hosted.join)),
         Endpoint("POST", "/v1/team/proof", "team", partial(_answered, hosted.proof)),
@@ -63,8 +66,9 @@ def endpoints(lead_of: Callable[[], Lead | None]) -> list[Endpoint]:
 
 
 class _Hosted:
-    def __init__(self, lead_of: Callable[[], Lead | None]) -> None:
+    def __init__(self, lead_of: Callable[[], Lead | None], disbanded: Container[str]) -> None:
         self._lead_of = lead_of
+        self._disbanded = disbanded
         self._pages = Rate(PAGES_PER_MINUTE, PAGES_AT_ONCE)
 
     # ---- for everybody whom the policy lets in ----------------------------------------------------------------------
@@ -115,9 +119,11 @@ class _Hosted:
 
     def _lead(self, team: str) -> Lead:
         lead = self._lead_of()
-        if lead is None or lead.facts.id != team:
-            raise NoTeam
-        return lead
+        if lead is not None and lead.facts.id == team:
+            return lead
+        if team in self._disbanded:
+            raise TeamRefused("disbanded", "The team was disbanded by its lead.")
+        raise NoTeam
 
     def _member(self, call: Call, team: str) -> tuple[Lead, str]:
         """The lead, and which member asks, which is thereby heard of."""

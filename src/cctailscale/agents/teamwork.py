@@ -7,6 +7,7 @@ what stands there by itself: a lead opens its team again, a member follows it ag
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -50,6 +51,8 @@ log = logging.getLogger(__name__)
 
 # The lead does not know the path, or the team.
 _NO_TEAM_CODES = frozenset({"no_such_team", "not_found"})
+# Of the teams that this session has disbanded: more than anybody leads while one of their members is away.
+MAX_DISBANDED = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,7 @@ class Teamwork:
         self._held: _Held | None = None
         self._looked = False  # for what the session was before
         self._hosting = False
+        self._disbanded: deque[str] = deque(maxlen=MAX_DISBANDED)  # by id; what was kept of them is gone
         self._why_none: CcTailscaleError | None = None  # why there is no part any more
 
     @classmethod
@@ -249,6 +253,8 @@ class Teamwork:
             held = await self._present()
         except TeamError:  # why there is none
             if self._held is not None:
+                if self._held.engaged.lead is not None:
+                    self._disbanded.append(self._held.engaged.file.now.team)
                 await self._held.close()
                 self._held = None
             return await self._desk()
@@ -260,7 +266,7 @@ class Teamwork:
         desk = await self._agent.desk()
         if not self._hosting:
             self._hosting = True
-            desk.server.endpoints.extend(endpoints(self._led))
+            desk.server.endpoints.extend(endpoints(self._led, self._disbanded))
         return desk
 
     def _led(self) -> Lead | None:
