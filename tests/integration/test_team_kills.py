@@ -67,7 +67,7 @@ async def test_what_a_lead_has_committed_and_not_answered_is_completed_once_when
             await did(ben, "task_update", action="claim")
             text = await ben.fail("tailscale_task_update", action="complete", id="task-1", result="Done.")
             assert f"The lead {her} has been offline since" in text
-            assert "It is kept here and sent when the lead is back" in text
+            assert "is kept here and sent when the lead is back" in text
         async with joined(anns) as (ann, _):
             await told(ben, "is completed for the whole team now")
             assert [entry["what"] for entry in await history(ann, "task-1")] == ["created", "claimed", "completed"]
@@ -156,7 +156,7 @@ async def test_members_that_wait_for_news_of_a_lead_that_is_killed_all_find_it_a
 
 @pytest.mark.parametrize(
     ("ephemeral_ms", "lease", "reason"),
-    [(3_600_000, LEASE, f"was not heard of for {LEASE} s"), (1_000, 90, "its device has left the tailnet")],
+    [(3_600_000, LEASE, f"not heard of for {LEASE} s"), (1_000, 90, "device has left the tailnet")],
     ids=["silent", "gone"],
 )
 async def test_the_claim_of_a_member_that_was_killed_is_another_s(
@@ -199,7 +199,7 @@ async def test_a_lead_and_a_member_that_are_killed_lose_nothing_and_the_member_h
             await asyncio.gather(ann.kill(), ben.kill())
         began = datetime.now(UTC)
         async with joined(anns) as (ann, _):
-            assert await lapsed(ann, "task-1") == f"was not heard of for {LEASE} s"
+            assert await lapsed(ann, "task-1") == f"not heard of for {LEASE} s"
             assert (datetime.now(UTC) - began).total_seconds() > LEASE
             for task in ("task-1", "task-2"):
                 assert (await did_again(cleo, "task_update", action="claim"))["id"] == task

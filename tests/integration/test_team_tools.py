@@ -85,7 +85,7 @@ async def test_the_readme_s_example(tailnet: Localnet, tmp_path: Path) -> None:
 
         text = await ann.fail("tailscale_team_leave")
         assert 'leads the team "release"' in text
-        assert "1 of its tasks are not completed" in text
+        assert "Tasks that are not completed: 1, of them in progress: 0." in text
         assert "disband=True" in text
         assert (await did(ann, "team_info"))["members_total"] == 1
         assert "disbanded" in (await did(ann, "team_leave", disband=True))["note"]

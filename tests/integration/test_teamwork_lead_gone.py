@@ -48,7 +48,7 @@ async def test_without_its_lead_a_member_has_the_last_known_list_and_what_it_com
         assert page.as_of is not None
         assert (await (await ben.teamwork.gateway()).team()).as_of == page.as_of
         for task in ("task-1", "task-2"):
-            assert "It is kept here and sent when the lead is back" in str(await offline(ben, Complete(task=task)))
+            assert "is kept here and sent when the lead is back" in str(await offline(ben, Complete(task=task)))
         async with session(anns) as ann:
             await ann.node.device(unheard)
             assert "is completed for the whole team now" in await ben.told("task-1, which you completed at ")
@@ -67,7 +67,7 @@ async def test_what_was_completed_meanwhile_is_refused_with_the_reason_if_somebo
             await ben.teamwork.join(await ann.name())
             await ben.do(Create(subject="One"))
             await ben.do(Claim())
-        assert "It is kept here" in str(await offline(ben, Complete(task="task-1")))
+        assert "is kept here" in str(await offline(ben, Complete(task="task-1")))
     async with session(anns) as ann:
         await ann.node.device(unheard)
         await ann.do(Release(task="task-1"))

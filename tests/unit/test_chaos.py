@@ -151,7 +151,10 @@ async def test_messages_that_are_new_are_counted_and_no_others() -> None:
         ("The lead x has been offline since 2026. Nothing was done. Go on.", None),
         ("The team's file x is on a full disk. Nothing was changed; what is in it stays. Free some.", None),
         ("The lead x has been offline since 2026. Whether this call was carried out is not known: look.", "unknown"),
-        ("The lead x has been offline since 2026. It is kept here and sent when the lead is back.", "unknown"),
+        (
+            "The lead x has been offline since 2026. What you completed is kept here and sent when the lead is back.",
+            "unknown",
+        ),
     ],
 )
 def test_an_error_says_whether_the_command_was_carried_out(text: str, outcome: str | None) -> None:

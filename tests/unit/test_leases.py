@@ -67,7 +67,7 @@ def test_a_member_that_is_silent_for_a_lease_has_none_any_more() -> None:
     assert looked(clocks, lease, 60) == {}
     lease.heard("member-2")
     assert looked(clocks, lease, 30) == {}
-    assert looked(clocks, lease, 1) == {"member-3": "was not heard of for 90 s"}
+    assert looked(clocks, lease, 1) == {"member-3": "not heard of for 90 s"}
     lease.heard("member-3")
     assert "member-3" not in looked(clocks, lease, 80)
 
@@ -76,7 +76,7 @@ def test_a_device_that_left_the_tailnet_has_a_moment_to_be_replaced() -> None:
     clocks = Clocks()
     lease = clocks.leases()
     assert looked(clocks, lease, 11, {"n2"}) == {}
-    assert looked(clocks, lease, 1, {"n2"}) == {"member-3": "its device has left the tailnet"}
+    assert looked(clocks, lease, 1, {"n2"}) == {"member-3": "device has left the tailnet"}
 
 
 def test_a_device_that_is_there_again_or_heard_of_or_not_known_of_has_not_left() -> None:
@@ -118,7 +118,7 @@ async def test_a_claim_of_a_silent_member_goes_back_with_the_reason(hasty: None)
         event = (await until(lead, "claim_lost")).events[-1]
         assert event.task is not None
         assert (event.task.id, event.task.status, event.reason) == (
-            "task-1", "pending", "was not heard of for 0.05 s",
+            "task-1", "pending", "not heard of for 0.05 s",
         )  # fmt: skip
         assert owners(lead) == {"task-1": None}
         again = await lead.command(member, "again", Claim())
@@ -172,7 +172,7 @@ async def test_a_device_that_left_the_tailnet_loses_its_claims(hasty: None, monk
             member = (await joined(lead, number)).member
             await lead.command(member, "claim", Claim())
         event = (await until(lead, "claim_lost")).events[-1]
-        assert event.reason == "its device has left the tailnet"
+        assert event.reason == "device has left the tailnet"
         assert owners(lead) == {"task-1": None, "task-2": "member-3"}
 
 
@@ -191,7 +191,7 @@ async def test_a_device_that_left_is_missed_although_the_list_of_devices_takes_l
         await made(lead)
         await lead.command((await joined(lead)).member, "claim", Claim())
         event = (await until(lead, "claim_lost")).events[-1]
-        assert event.reason == "its device has left the tailnet"
+        assert event.reason == "device has left the tailnet"
 
 
 async def test_a_store_that_fails_does_not_end_the_look_at_leases(

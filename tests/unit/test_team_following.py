@@ -382,7 +382,7 @@ async def test_what_was_completed_meanwhile_is_kept_sent_and_told(tmp_path: Path
             await member.do(Claim())
         there, member.host.lead = member.host.lead, None
         for task in ("task-1", "task-2", "task-1"):
-            with pytest.raises(LeadOffline, match="It is kept here and sent when the lead is back"):
+            with pytest.raises(LeadOffline, match="is kept here and sent when the lead is back"):
                 await member.do(Complete(task=task, result=f"Done with {task}."))
         kept = load(tmp_path)
         assert kept is not None
@@ -570,14 +570,19 @@ async def test_the_end_of_the_membership_ends_the_following_and_each_call(tmp_pa
                 await member.do(Create(subject="Two"))
 
 
-async def test_what_the_rules_refuse_is_said_with_the_task(tmp_path: Path) -> None:
+async def test_what_the_rules_refuse_is_said_and_shows_the_task_to_whom_another_version_was_known(
+    tmp_path: Path,
+) -> None:
     async with member_of(tmp_path) as member:
         await lead(member, Create(subject="One"))
         await lead(member, Claim(task="task-1"))
         with pytest.raises(TeamRefused) as raised:
             await member.do(Claim(task="task-1"))
-        assert raised.value.code == "taken"
-        assert '"task-1"' in (raised.value.present or "")
+        assert (raised.value.code, raised.value.present) == ("taken", None)
+        with pytest.raises(TeamRefused) as raised:
+            await member.do(Claim(task="task-1", version=1))
+        assert raised.value.code == "stale"
+        assert '"version":2' in (raised.value.present or "")
         with pytest.raises(TeamRefused) as raised:
             await member.gateway.tasks(TaskQuery(owner="nobody"))
         assert raised.value.code == "no_such_member"

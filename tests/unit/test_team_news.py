@@ -67,9 +67,9 @@ def test_what_is_done_to_a_members_work_by_others_is_urgent_to_it_alone() -> Non
         "cc-bob.tail1234.ts.net has changed task-1 \"The 'one'\", which you had claimed.!",
         f'{lead} has released task-1 "The \'one\'", which you had claimed: "No.".!',
     ]
-    before = since(asked, (Claim(task="task-1"), "ada"), (Lapse({ADA: "was not heard of for 90 s"}), None))
+    before = since(asked, (Claim(task="task-1"), "ada"), (Lapse({ADA: "not heard of for 90 s"}), None))
     assert told(asked, ADA, before) == [
-        'You have lost your claim on task-1 "The \'one\'": "was not heard of for 90 s". It may be claimed again.!'
+        'You have lost your claim on task-1 "The \'one\'": "not heard of for 90 s". It may be claimed again.!'
     ]
     before = since(asked, (Claim(task="task-1"), "ada"), (Delete(task="task-1"), LEAD))
     assert told(asked, ADA, before) == [f"{lead} has deleted task-1 \"The 'one'\", which you had claimed.!"]

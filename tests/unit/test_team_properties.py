@@ -146,7 +146,7 @@ class AnyTeam(RuleBasedStateMachine):
 
     @rule(lapsed=st.lists(members, max_size=3))
     def lapse(self, lapsed: list[str]) -> None:
-        self.ask(Lapse(dict.fromkeys(lapsed, "was not heard of for 90 s")), None)
+        self.ask(Lapse(dict.fromkeys(lapsed, "not heard of for 90 s")), None)
 
     @rule(actor=members, really=st.integers(0, 19))
     def disband(self, actor: str, really: int) -> None:

@@ -22,7 +22,15 @@ from cctailscale.redact import Redactor
 from cctailscale.server import INSTRUCTIONS, TEAM_INSTRUCTIONS, Server
 from cctailscale.tailnet.attempt import Report, unheard
 from cctailscale.teams.commands import Claim, Complete, Remove, TaskCommand, Update
-from cctailscale.teams.model import MAX_TASKS, Task, TaskRow
+from cctailscale.teams.model import (
+    MAX_BLOCKERS,
+    MAX_DESCRIPTION_CHARS,
+    MAX_RESULT_CHARS,
+    MAX_SUBJECT_CHARS,
+    MAX_TASKS,
+    Task,
+    TaskRow,
+)
 from cctailscale.teams.wire import TaskPage, TaskQuery, TeamView
 from cctailscale.tools.catalog import team_tools
 from cctailscale.tools.diagnostics import MAX_ROWS
@@ -194,6 +202,16 @@ async def test_an_update_changes_what_is_given_and_nothing_else(lead: Session) -
     assert (await lead.update("update", id="task-1"))["description"] == "All of it."
 
 
+async def test_who_gives_a_task_back_may_say_why_in_a_line(lead: Session, ben: Session) -> None:
+    await lead.call("task_create", subject="Fix it")
+    await ben.update("claim", id="task-1")
+    await ben.update("release", id="task-1", result="No access\nto the \u202eserver. " + "x" * (MAX_RESULT_CHARS - 40))
+    read = await lead.update("update", id="task-1")
+    assert read["history"][-1]["what"] == "released"
+    assert read["history"][-1]["reason"].startswith("No access to the server. xxx")
+    assert "result" not in read
+
+
 async def test_the_lead_assigns_and_releases(lead: Session, ben: Session) -> None:
     await lead.call("task_create", subject="Fix it")
     assert (await lead.update("claim", id="task-1", owner="cc-ben"))["owner"] == "cc-ben.tail1234.ts.net"
@@ -295,6 +313,31 @@ async def test_a_stale_version_shows_the_task_as_it_is_with_names(lead: Session,
     present = json.loads(str(raised.value.present))
     assert (present["subject"], present["owner"], present["version"]) == ("Fix it", "cc-ben.tail1234.ts.net", 2)
     assert "member-" not in str(raised.value.present)
+
+
+async def test_a_stale_version_shows_the_largest_task_whole(lead: Session) -> None:
+    others = [(await lead.call("task_create", subject=f"Number {number}"))["id"] for number in range(MAX_BLOCKERS)]
+    quotes = '"' * MAX_DESCRIPTION_CHARS
+    line = quotes[:MAX_SUBJECT_CHARS]
+    large = await lead.call(
+        "task_create",
+        subject=line,
+        active_form=line,
+        description=quotes,
+        blocked_by=others,
+        metadata={"a": quotes[:999]},
+    )
+    with pytest.raises(TeamRefused) as raised:
+        await lead.update("update", id=large["id"], subject="Mend it", version=2)
+    shown = str(raised.value).partition("As it is now: ")[2]
+    present, _ = json.JSONDecoder().raw_decode(shown)
+    assert (present["version"], present["blocked_by"], present["subject"]) == (1, others, line)
+
+
+async def test_the_lead_s_row_has_no_time_at_which_it_was_heard_of(lead: Session, ben: Session) -> None:
+    for session in (lead, ben):
+        rows = (await session.call("team_info"))["members"]
+        assert [one["name"] for one in rows if "last_seen" not in one] == ["cc-lead.tail1234.ts.net"]
 
 
 async def test_who_left_is_named_as_such(asked: Asked, lead: Session, ben: Session) -> None:

@@ -149,7 +149,7 @@ class Teamwork:
                     raise NoTeamThere(who.name) from refused
                 if refused.code in RULES:
                     raise TeamRefused(refused.code, refused.reason) from refused
-                raise
+                raise AgentRefused(who.name, refused.status, refused.code, refused.reason) from refused
             membership = Membership(
                 team=joined.team,
                 name=joined.name,
@@ -179,7 +179,7 @@ class Teamwork:
             await self._node.attempt(report)  # this session leaves without a tailnet as well
             if member is not None:
                 if lead is None:
-                    raise TeamRefused("not_yours", "Only the lead can remove a member.")
+                    raise TeamRefused("lead_only", "Only the lead can remove a member.")
                 await lead.remove(member)
                 return Departure(part, told=True)
             if lead is not None and not disband:

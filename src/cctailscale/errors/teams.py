@@ -14,8 +14,9 @@ from cctailscale.errors.text import CcTailscaleError, plain
 
 # A refusal's sentences, with two names of devices in them.
 MAX_REFUSAL_CHARS = 1000
-# Of a task that is shown as it is now, its texts cut short.
-MAX_PRESENT_CHARS = 1500
+# Of a task that is shown as it is now, as JSON, which is read only if it is whole: four texts of 200 characters, three
+# names and a hundred ids of other tasks.
+MAX_PRESENT_CHARS = 5000
 
 _NEXT_STEPS = {
     "not_member": "Join the team with tailscale_team_join.",
@@ -25,6 +26,7 @@ _NEXT_STEPS = {
     "blocked": "Claim another one, or complete first what it waits for.",
     "completed": "Nothing is left to do for it.",
     "not_yours": "Leave it to its owner, or ask the lead.",
+    "lead_only": "Ask the lead, with tailscale_send_message.",
     "unclaimed": "Claim it first, if it is still to be done.",
     "blocking": "Complete it, change what waits for it, or delete it with force.",
     "cycle": "Leave one of them out of blocked_by.",
@@ -69,7 +71,9 @@ class LeadOffline(TeamError):
         self.lead = lead
         self.since = since
         if kept:
-            done = "It is kept here and sent when the lead is back; a message will tell what came of it."
+            done = (
+                "What you completed is kept here and sent when the lead is back; a message will tell what came of it."
+            )
         elif unsure:
             done = "Whether this call was carried out is not known: look at tailscale_task_list when the lead is back."
         else:
@@ -159,8 +163,8 @@ class DisbandFirst(TeamError):
     def __init__(self, team: str, unfinished: int, in_progress: int, others: int) -> None:
         super().__init__(
             f'This session leads the team "{plain(team)}", which ends when its lead leaves.',
-            f"Nothing was changed. {unfinished} of its tasks are not completed, {in_progress} of them in progress, and "
-            f"it has {others} other members, for whom it would be gone as well.",
+            f"Nothing was changed. Tasks that are not completed: {unfinished}, of them in progress: {in_progress}. "
+            f"Other members, for whom it would be gone as well: {others}.",
             "If your user wants that, call again with disband=True.",
         )
 

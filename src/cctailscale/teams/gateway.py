@@ -12,10 +12,13 @@ from cctailscale.teams.wire import Answer, EventPage, TaskPage, TaskQuery, TeamV
 
 
 def task_of(answer: Answer) -> Task:
-    """The task that a command was about. Raises TeamRefused: the rules said no; BadDocument: it says neither."""
+    """The task that a command was about. Raises TeamRefused: the rules said no; BadDocument: it says neither.
+
+    A refusal's own words say how the task stands; who has seen another version of it is shown the whole of it.
+    """
     no = answer.refused
     if no is not None:
-        raise TeamRefused(no.code, no.message, _shown(no.task) if no.task else None)
+        raise TeamRefused(no.code, no.message, _shown(no.task) if no.task and no.code == "stale" else None)
     if answer.task is None:
         raise BadDocument("answer", "has neither a task nor a refusal")
     return answer.task

@@ -19,8 +19,8 @@ RETURN_SECONDS = 15.0
 TICK_SECONDS = 1.0
 LATE_SECONDS = 2.0
 
-NOT_HEARD = "was not heard of for {seconds:g} s"
-DEVICE_LEFT = "its device has left the tailnet"
+NOT_HEARD = "not heard of for {seconds:g} s"
+DEVICE_LEFT = "device has left the tailnet"
 
 
 class Leases:

@@ -79,7 +79,7 @@ def remove(draft: Draft, command: Remove) -> Change:
     if isinstance(member, Refused):
         raise RuledOut(member)
     if member.role == "lead":
-        refuse("not_yours", "The lead cannot be removed; it can disband its team.")
+        refuse("no_such_member", "The lead cannot be removed; it can disband its team.")
     if member.gone == "removed":
         refuse("no_such_member", f"{called(draft.team, member.id)} has been removed already.")
     there = draft.team.of_node(member.identity.node_id)
@@ -103,7 +103,7 @@ def disband(draft: Draft, _: Disband) -> Change:
 
 def _lead_only(draft: Draft, what: str) -> None:
     if draft.actor != draft.team.facts.lead:
-        refuse("not_yours", f"Only the lead can {what}.")
+        refuse("lead_only", f"Only the lead can {what}.")
 
 
 def _not_removed(member: Member) -> None:
@@ -155,7 +155,7 @@ def _comes_back(draft: Draft, member: Member, identity: Identity, token: str) ->
 def _goes(draft: Draft, member: Member, how: str) -> Change:
     draft.put(member.model_copy(update={"gone": how, "last_seen": draft.now if how == "left" else member.last_seen}))
     draft.tell("member_left" if how == "left" else "member_removed", member=member.id)
-    lose_claims(draft, {member.id: "left the team" if how == "left" else "was removed from the team"})
+    lose_claims(draft, {member.id: "left the team" if how == "left" else "removed from the team"})
     return draft.done(member=member.id)
 
 

@@ -83,6 +83,7 @@ RefusalCode = Literal[
     "blocked",
     "completed",
     "not_yours",
+    "lead_only",
     "unclaimed",  # nobody has it
     "blocking",  # others wait for it
     "cycle",

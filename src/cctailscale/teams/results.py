@@ -22,7 +22,7 @@ class MemberInfo(Compact):
     role: Role
     you: bool | None = Field(default=None, description="true for this agent")
     joined: datetime
-    last_seen: datetime = Field(description="when its lead last heard of it")
+    last_seen: datetime | None = Field(default=None, description="when the lead last heard of it; absent for the lead")
 
 
 class TaskCounts(Compact):

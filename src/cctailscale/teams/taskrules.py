@@ -177,7 +177,7 @@ def lose_claims(draft: Draft, reasons: Mapping[str, str]) -> None:
 def _assigned(draft: Draft, name: str) -> Member:
     """The member whom the lead claims for."""
     if draft.actor != draft.team.facts.lead:
-        refuse("not_yours", "Only the lead can claim a task for somebody.")
+        refuse("lead_only", "Only the lead can claim a task for somebody.")
     found = resolve(draft.team, name)
     if isinstance(found, Refused):
         raise RuledOut(found)

@@ -99,7 +99,7 @@ def _member(member: model.MemberRow, you: str) -> results.MemberInfo:
         role=member.role,
         you=_is(member.id, you),
         joined=member.joined,
-        last_seen=member.last_seen,
+        last_seen=None if member.role == "lead" else member.last_seen,
     )
 
 

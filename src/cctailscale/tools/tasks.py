@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from mcp.server.mcpserver import Context
 from pydantic import Field, WithJsonSchema
 
-from cctailscale.errors import BadCall, CcTailscaleError, TeamRefused
+from cctailscale.errors import BadCall, CcTailscaleError, TeamRefused, plain
 from cctailscale.teams import telling
 from cctailscale.teams.commands import (
     ActiveForm,
@@ -23,7 +24,17 @@ from cctailscale.teams.commands import (
     Update,
     Version,
 )
-from cctailscale.teams.model import Blockers, Description, Priority, Result, Status, Subject, Task, TaskId
+from cctailscale.teams.model import (
+    MAX_REASON_CHARS,
+    Blockers,
+    Description,
+    Priority,
+    Result,
+    Status,
+    Subject,
+    Task,
+    TaskId,
+)
 from cctailscale.teams.results import TaskInfo, TaskList
 from cctailscale.teams.wire import TaskQuery
 from cctailscale.tools import board
@@ -124,7 +135,9 @@ class Tasks:
         priority: Annotated[Priority | None, Field(description="update")] = None,
         blocked_by: Annotated[Blockers | None, Field(description="update: all of them, [] for none")] = None,
         metadata: Annotated[AnyObject | None, Field(description="update: merged by key, null removes one")] = None,
-        result: Annotated[Result | None, Field(description="complete: what came of it, for the others")] = None,
+        result: Annotated[
+            Result | None, Field(description="complete: what came of it, for the others; release: why, in a line")
+        ] = None,
         version: Annotated[
             Version | None, Field(description="refuse if the task is not at this version any more")
         ] = None,
@@ -167,7 +180,8 @@ class Tasks:
             if no.present is None:
                 raise
             present = await self._told(gateway, Task.from_json(no.present.encode()), whole=True)
-            raise TeamRefused(no.code, no.message, present.model_dump_json()) from no
+            shown = json.dumps(present.model_dump(mode="json"), ensure_ascii=False)
+            raise TeamRefused(no.code, no.message, shown) from no
         whole = isinstance(command, Claim) or (isinstance(command, Update) and _only_reads(command))
         told = await self._told(gateway, task, whole=whole)
         return told.model_copy(update={"deleted": True}) if isinstance(command, Delete) else told
@@ -188,6 +202,8 @@ def _command(action: Action, given: dict[str, Any]) -> TaskCommand:
     """The command that a call means; what is None in `given` was not given. Raises BadCall."""
     command = COMMANDS[action]
     given = {name: value for name, value in given.items() if value is not None}
+    if action == "release" and "result" in given:
+        given["reason"] = plain(given.pop("result"), MAX_REASON_CHARS)
     if strange := [name for name in given if name not in command.model_fields]:
         raise BadCall(f"{action} takes no {' and no '.join(strange)}.", "Leave that out, or choose another action.")
     if "task" not in given and action != "claim":
