@@ -95,8 +95,8 @@ async def asked() -> dict[str, Asked]:
         home = Path(folder)
         with tailnet.peer("web"):
             async with (
-                Agent.started(_environ(tailnet, home, "ada")) as desk,
-                Agent.started(_environ(tailnet, home, "laptop")) as laptop,
+                Agent.started(environ(tailnet, home, "ada")) as desk,
+                Agent.started(environ(tailnet, home, "laptop")) as laptop,
             ):
                 names = [str((await agent.status())["hostname"]) for agent in (desk, laptop)]
                 run = _Run(
@@ -147,12 +147,13 @@ async def _work(run: _Run, desk: Agent, laptop: Agent, name: str) -> None:
     await run.ask(laptop, "team_leave")
 
 
-def _environ(tailnet: Localnet, home: Path, user: str) -> dict[str, str]:
+def environ(tailnet: Localnet, home: Path, user: str, owner: str = OWNER) -> dict[str, str]:
+    """A session of `owner` on the machine that is called `user`."""
     repository = home / user / "app" / ".git"
     repository.mkdir(parents=True)
     (repository / "HEAD").write_text("ref: refs/heads/main\n")
     return {
-        "TS_AUTHKEY": tailnet.key(user=OWNER, reusable=True, ephemeral=True),
+        "TS_AUTHKEY": tailnet.key(user=owner, reusable=True, ephemeral=True),
         "TS_CONTROL_URL": tailnet.control_url,
         "TS_ENABLE_TEAMS": "1",
         "TS_STATE_DIR": str(home / user / "state"),

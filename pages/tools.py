@@ -52,7 +52,7 @@ def _section(tool: Tool, asked: Asked) -> str:
     return (
         f"## {tool.name}\n\n{kind}{tool.description}\n\n"
         f"{_parameters(tool.parameters)}"
-        f"```python\n{tool.name}({_arguments(asked.arguments)})\n```\n\n"
+        f"```python\n{call(tool.name, asked.arguments)}\n```\n\n"
         f"```{asked.language}\n{asked.answer}\n```\n"
     )
 
@@ -92,8 +92,9 @@ def _limits(schema: Mapping[str, Any], least: str, most: str, unit: str) -> str:
     return (f"{schema[least]} to " if least in schema else "up to ") + f"{schema[most]}{unit}"
 
 
-def _arguments(arguments: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={_python(value)}" for name, value in arguments.items())
+def call(tool: str, arguments: Mapping[str, Any]) -> str:
+    """As one writes it down."""
+    return f"{tool}({', '.join(f'{name}={_python(value)}' for name, value in arguments.items())})"
 
 
 def _python(value: Any) -> str:  # noqa: ANN401 - any argument

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cctailscale.config import load_settings
-from pages import answers
+from pages import answers, team
 from tests.agent import Agent
 from tests.localnet import Localnet
 
@@ -25,6 +25,13 @@ def block() -> dict[str, str]:
 
 async def test_the_answers_that_the_site_shows_are_those_that_the_tools_give() -> None:
     assert await answers.asked() == answers.kept(), "nox -s docs makes the page anew"
+
+
+@pytest.mark.timeout(180)  # five agents, of which two are killed and waited for: half a minute on a quiet machine
+async def test_the_transcripts_of_a_team_are_what_its_agents_say() -> None:
+    scenes, written = await team.played(), team.PAGE.read_text()
+    assert sorted(team.marks(written)) == sorted(scenes)
+    assert team.page(written, scenes) == written, "nox -s docs makes them anew"
 
 
 def test_the_plug_ins_environment_is_taken_without_a_word(block: dict[str, str]) -> None:

@@ -1,20 +1,23 @@
 """The documents say what the code has: tools, settings, modules; and their links lead somewhere."""
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cctailscale.agents.hosting import endpoints
 from cctailscale.commands.checks import CHECKS
 from cctailscale.config import Settings
 from cctailscale.teams.model import EventKind, RefusalCode
 from demo.scenes import STEPS
-from pages import answers, recording, settings, tools
+from pages import answers, recording, settings, team, tools
 
 ROOT = Path(__file__).parent.parent.parent
 PACKAGE = ROOT / "src" / "cctailscale"
@@ -124,6 +127,35 @@ def test_answers_of_two_runs_differ_in_nothing() -> None:
     first = text.format("0" * 16, "Wed, 25 Nov 2026 14:39:48 GMT", "2026-11-25T14:39:48Z", 1, "0" * 16)
     second = text.format("f" * 16, "Thu, 26 Nov 2026 01:02:03 GMT", "2026-11-26T01:02:03.5Z", 65535, "f" * 16)
     assert answers.shaped(first) == answers.shaped(second)
+
+
+def test_a_transcript_takes_the_place_of_the_one_before_and_of_nothing_else() -> None:
+    written = "One.\n\n<!-- scene: a -->\nold\n<!-- end -->\n\nTwo.\n\n<!-- scene: b -->\n<!-- end -->\n"
+    assert team.marks(written) == ["a", "b"]
+    filled = team.page(written, {"a": "new\n", "b": "more\n"})
+    assert filled == written.replace("old\n", "new\n").replace("b -->\n", "b -->\nmore\n")
+    with pytest.raises(KeyError):
+        team.page(written, {"a": "new\n"})
+
+
+def test_each_transcript_of_a_team_is_there_and_has_nothing_of_one_run_alone() -> None:
+    written = team.PAGE.read_text()
+    assert len(team.marks(written)) == len(set(team.marks(written))) == written.count("<!-- ") / 2
+    assert answers.shaped(written) == written
+    assert "<!-- end -->\n<!-- scene" not in written
+    assert not re.search(r"-->\n+<!-- end", written)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
+def test_json_that_is_laid_out_is_the_same_and_what_fits_is_on_one_line(value: Any) -> None:
+    laid_out = team.laid_out(value)
+    assert json.loads(laid_out) == value
+    assert ("\n" in laid_out) <= (len(json.dumps(value, ensure_ascii=False)) > team.COLUMNS)
 
 
 def test_the_recording_shows_each_step_of_the_demo_and_is_small() -> None:
