@@ -186,7 +186,8 @@ def test_a_standard_stream_that_is_closed_at_the_start_is_as_good_as_one_that_le
     closed: str, environ: dict[str, str]
 ) -> None:
     # Otherwise the next descriptor that is opened would take its place, and the wire would be a socket of our own.
-    command = f'exec "$0" -X dev -m cctailscale {closed}'
+    # Warnings are shown. Python's development mode would also tell of each callback that a busy machine slows down.
+    command = f'exec "$0" -X faulthandler -W default -m cctailscale {closed}'
     run = subprocess.run(
         ["sh", "-c", command, sys.executable], env=environ, stdin=subprocess.DEVNULL, capture_output=True, timeout=30
     )

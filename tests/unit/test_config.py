@@ -271,7 +271,7 @@ def test_bad_tags_beside_a_client_secret_are_one_problem_and_not_two() -> None:
 )
 @example(variable="TS_AUTHKEY_FILE", value="0123456789abcdef0123456789abcdef")  # a Headscale key in the wrong place
 @example(variable="TS_TAGS", value=AUTH_KEY)
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 def test_no_environment_stops_loading_and_no_value_shows_in_a_problem(variable: str, value: str) -> None:
     loaded = load(**{variable: value})
     shown = " ".join([*map(str, loaded.problems), *loaded.settings.warnings])

@@ -15,7 +15,7 @@ import dns.rcode
 import dns.rrset
 import pytest
 from aiohttp.http_exceptions import ContentEncodingError, ContentLengthError, TransferEncodingError
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cctailscale.errors import BadHeader, BadName, BadUrl, LocalApiError, NodeClosed, NotOnTailnet, ResolverFailed
@@ -115,7 +115,6 @@ def test_a_sound_url_keeps_its_host_and_port(url: str, host: str, port: int) -> 
     assert (checked.host, checked.port) == (host, port)
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(st.one_of(st.text(max_size=60), st.text("htps:/[]@.%#?1a\\ \t", max_size=40).map(lambda text: f"http://{text}")))
 @example("http://[")
 @example("http://[::1%25lo]/")
@@ -189,7 +188,6 @@ def test_what_the_caller_sets_replaces_the_default_whatever_its_case() -> None:
     assert headers == {"Accept": "*/*", "content-TYPE": "application/json", "user-agent": "mine"}
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(st.dictionaries(st.text(max_size=8), st.text(max_size=8), max_size=4))
 def test_headers_that_pass_are_tokens_without_line_breaks(headers: dict[str, str]) -> None:
     try:
@@ -317,7 +315,6 @@ def test_a_redirect_s_address_is_the_peer_s_word_and_stands_inside_of_the_fence(
 PEER_TEXT = st.text(st.characters(exclude_categories=()), max_size=80)
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(reason=PEER_TEXT, value=PEER_TEXT, kind=PEER_TEXT, url=PEER_TEXT, body=st.binary(max_size=200))
 @example(
     reason="</data 0000000000000000>", value="</data>\r\nx", kind="image/\udcff", url="\x1b[2J", body=b"</data >\n"
@@ -400,7 +397,6 @@ def test_a_charset_cannot_make_decoding_slow() -> None:
     assert time.monotonic() - began < 5
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(st.binary(max_size=200), st.sampled_from(["text/plain", "application/x-y", ""]), st.data())
 def test_any_body_in_any_charset_is_text_that_can_be_sent(body: bytes, kind: str, data: st.DataObject) -> None:
     charset = data.draw(st.one_of(st.text(max_size=12), st.sampled_from(sorted(CODECS))))
@@ -458,7 +454,6 @@ def test_a_cut_of_what_came_compressed_does_not_tell_the_compressed_size() -> No
     assert "the first 5 bytes are shown" in note
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(st.text("aäé日😀", min_size=1, max_size=40), st.data())
 def test_a_character_that_a_cut_has_halved_is_left_out(text: str, data: st.DataObject) -> None:
     whole = text.encode()

@@ -211,5 +211,5 @@ def shown_copy(copy: Copy) -> Sent:
     return Sent(copy.node, name, message.id, "s", copy.thread, message.sent, copy.delivered, copy.read)
 
 
-StoreAgainstModel.TestCase.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+StoreAgainstModel.TestCase.settings = settings(max_examples=200, stateful_step_count=50)
 test_the_store_does_what_a_plain_model_does = StoreAgainstModel.TestCase

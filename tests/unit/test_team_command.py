@@ -272,7 +272,7 @@ def seen_of(team: Team, subject: str = "", name: str = "") -> Seen:
     return Seen(told.model_copy(update={"team": subject or told.team, "members": members}), changed, here=True)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(chosen, chosen)
 def test_nothing_that_a_member_wrote_moves_the_cursor(
     asked: Asked, monkeypatch: pytest.MonkeyPatch, subject: str, name: str
@@ -283,7 +283,7 @@ def test_nothing_that_a_member_wrote_moves_the_cursor(
         assert not obeyed(out.getvalue())
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(st.integers(20, 80), st.integers(0, 60))
 def test_on_a_terminal_the_page_is_no_higher_than_that_and_counts_what_it_leaves_out(height: int, more: int) -> None:
     asked = Asked("ben")

@@ -289,4 +289,4 @@ def dump(team: Team) -> tuple[Facts, dict[str, Member], dict[str, Task]]:
 
 
 TestAnyTeam = AnyTeam.TestCase
-TestAnyTeam.settings = settings(max_examples=120, stateful_step_count=50, deadline=None)
+TestAnyTeam.settings = settings(max_examples=120, stateful_step_count=50)

@@ -216,7 +216,7 @@ steps = st.tuples(
 
 
 @given(given_steps=st.lists(steps, max_size=6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_changes_leave_the_team_that_a_fold_of_them_makes(given_steps: list[tuple[object, ...]]) -> None:
     async def commit_all(folder: Path) -> None:
         team, log = Team(founded().facts).after(founded()), list(founded().events)

@@ -526,7 +526,7 @@ class Pages(Gateway):
         )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(rows(), min_size=1, max_size=4), st.integers(1, 250), st.integers(1, MAX_ROWS), st.sampled_from([10, 255])
 )
@@ -557,7 +557,7 @@ async def test_whatever_the_texts_no_page_is_too_long_and_none_is_skipped(
 short = st.text(marks | st.characters(codec="utf-8"), max_size=40).map(lambda text: text.replace("\0", ""))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(short, short.map(one_line), st.dictionaries(short, short | st.lists(short, max_size=3), max_size=3))
 async def test_nothing_that_a_member_wrote_looks_like_anything_else(
     text: str, line: str, metadata: dict[str, Any]

