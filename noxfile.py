@@ -173,7 +173,7 @@ def recording(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def newcomer(session: nox.Session) -> None:
     """The README's commands for developers, in a clean clone, with empty caches and no Go; takes minutes."""
-    with tempfile.TemporaryDirectory(prefix="cc-tailscale-newcomer-") as folder:
+    with tempfile.TemporaryDirectory(prefix="cc-tailscale-newcomer-", ignore_cleanup_errors=True) as folder:
         home, clone = Path(folder, "home"), Path(folder, "clone")
         home.mkdir()
         lost = [tool for tool in ("cc", "git", "python3") if not shutil.which(tool, path=without_go())]
