@@ -41,7 +41,7 @@ NAMES = {
 }
 # What a run alone has beside what `shaped` knows: ids of messages (a team's, then a number or a call's) and of nodes.
 FORMS = (
-    (r"\bteam-team-[\w-]+", "team-5e0c91d2-17"),
+    (r"\bteam-[0-9a-f]{28}-[\w-]+", "team-5e0c91d2-17"),
     (r"\bn\d{6}LOCAL\b", "n000001LOCAL"),
 )
 # How long ago things were, with the room that a table gives them.

@@ -205,7 +205,7 @@ def test_the_same_news_have_the_same_id_and_others_another() -> None:
     first = news.message("team-1", "Build", items, lambda _: True)
     assert first is not None
     assert first == news.message("team-1", "Build", items, lambda _: True)
-    assert first.id == "team-team-1-9"
+    assert first.id == "team-1-9"
     other = news.message("x" * 64, "Build", items, lambda _: True)
     assert other is not None
     assert other.id != first.id

@@ -166,7 +166,7 @@ def impostor(team: str, name: str, node_id: str, said: str) -> Note:
 
 def _id(team: str, what: str) -> str:
     """As documents.Id has it: of parts that are too long for that (a lead chose them), a digest."""
-    whole = f"team-{team}-{what}"
+    whole = f"{team}-{what}"  # a team's own id begins with "team-" (places.py)
     return whole if re.fullmatch(ID_PATTERN, whole) else f"team-{hashlib.sha256(whole.encode()).hexdigest()[:40]}"
 
 
