@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -188,9 +189,15 @@ def faults_of(error: ValidationError) -> list[str]:
     faults = []
     for fault in error.errors(include_url=False, include_context=False, include_input=False):
         name = plain(".".join(str(part) for part in fault["loc"]))
-        faults.append("is not a parameter of it" if fault["type"] == "extra_forbidden" else fault["msg"].lower())
-        faults[-1] = f"{name}: {faults[-1]}"
+        said = "is not a parameter of it" if fault["type"] == "extra_forbidden" else _said(fault["msg"])
+        faults.append(f"{name}: {said}")
     return faults
+
+
+def _said(message: str) -> str:
+    """Pydantic's message. What it calls a value with items, after a check of ours, is a text with characters."""
+    message = message.removeprefix("Value error, ").lower()
+    return re.sub(r"^value (.*) item(s?) after validation", r"\1 character\2", message)
 
 
 async def _elicit_login(context: Context[Any, Any], needed: LoginNeeded) -> None:

@@ -73,6 +73,8 @@ async def test_who_leads_no_team_cannot_be_joined(tailnet: Localnet, tmp_path: P
         await ben.teamwork.join(await ann.name())
         with pytest.raises(NoTeamThere):
             await cleo.teamwork.join(await ben.name())  # a member of one does not lead it
+        with pytest.raises(NoTeamThere):
+            await cleo.teamwork.join(await cleo.name())
         with pytest.raises(InTeam):
             await ben.teamwork.create("another")
         with pytest.raises(InTeam):

@@ -197,7 +197,7 @@ def test_when_nothing_can_be_claimed_it_is_said_why(asked: Asked) -> None:
     asked.create(blocked_by=("task-1",))
     no = asked.refused(Claim(), "bob")
     assert no.code == "nothing_to_claim"
-    assert "1 are in progress, 1 wait for others, 0 are completed" in no.message
+    assert "In progress: 1, waiting for others: 1, completed: 0." in no.message
 
 
 def test_a_completed_blocker_blocks_no_more_and_stays(asked: Asked) -> None:

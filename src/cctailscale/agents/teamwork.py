@@ -142,6 +142,8 @@ class Teamwork:
             device = await self._node.device(report)
             at = await recipient(device, lead)
             who = principal(await device.whois(at.address), at.address)
+            if at.address in (await device.api.shared_status()).tailscale_ips:
+                raise NoTeamThere(who.name)  # it is this session, which is in no team
             try:
                 joined = await leadway.join(device, who, at.address, None, None)
             except AgentRefused as refused:

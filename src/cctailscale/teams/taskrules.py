@@ -194,8 +194,8 @@ def _next(team: Team) -> Task:
         status = [task.status for task in team.tasks.values()]
         refuse(
             "nothing_to_claim",
-            f"No task can be claimed: {status.count('in_progress')} are in progress, {status.count('pending')} wait "
-            f"for others, {status.count('completed')} are completed.",
+            f"No task can be claimed. In progress: {status.count('in_progress')}, waiting for others: "
+            f"{status.count('pending')}, completed: {status.count('completed')}.",
         )
     return min(claimable, key=lambda task: task.turn)
 
