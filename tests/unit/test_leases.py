@@ -106,7 +106,7 @@ def test_after_a_start_a_short_lease_waits_for_members_that_look_for_their_lead(
     lease = clocks.leases(5)
     assert looked(clocks, lease, 15) == {}
     lease.heard("member-2")
-    assert looked(clocks, lease, 5) == {"member-3": "was not heard of for 5 s"}
+    assert looked(clocks, lease, 5) == {"member-3": "not heard of for 5 s"}
     assert looked(clocks, lease, 1).keys() == TWO.keys()
 
 
