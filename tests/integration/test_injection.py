@@ -126,7 +126,7 @@ SHOWN: dict[str, Callable[[Stage], Awaitable[Result]]] = {
     "tailscale_task_list": lambda on: on.agent.call("tailscale_task_list"),
     "tailscale_task_update": lambda on: on.agent.call("tailscale_task_update", action="update", id=on.done),
     "tailscale_task_update, refused": lambda on: on.agent.call(
-        "tailscale_task_update", action="claim", id=on.claimed
+        "tailscale_task_update", action="release", id=on.claimed, version=1
     ),
 }  # fmt: skip
 

@@ -5,7 +5,7 @@ Texts stay as members wrote them: who shows them sees to what its reader must no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from cctailscale.teams import model, results, wire
 
@@ -57,8 +57,8 @@ def row(row: model.TaskRow, names: Names, you: str | None) -> results.TaskRow:
         completed=row.completed,
         completed_by=_who(row.completed_by, names),
         priority=row.priority or None,
-        waits_for=_few(row.waits_for),
-        blocks=_few(row.blocks),
+        waits_for=few(row.waits_for),
+        blocks=few(row.blocks),
         active_form=row.active_form or None,
         description=row.description or None,
         result=row.result or None,
@@ -125,5 +125,6 @@ def _is(member: str | None, you: str | None) -> bool | None:
     return True if member is not None and member == you else None
 
 
-def _few(ids: tuple[str, ...]) -> list[str]:
+def few(ids: Sequence[str]) -> list[str]:
+    """The first of them, and how many more there are."""
     return [*ids[:MAX_IDS], f"and {len(ids) - MAX_IDS} more"] if len(ids) > MAX_IDS else list(ids)

@@ -57,6 +57,12 @@ COMMANDS: dict[Action, type[Claim | Complete | Update | Delete | Release]] = {
 # For pydantic each value is a schema without a word in it, which clients that check schemas take for a mistake.
 AnyObject = Annotated[Metadata, WithJsonSchema({"type": "object", "additionalProperties": True})]
 MAX_CURSOR_CHARS = 400
+# Of a task that is shown with a refusal.
+PRESENT = (
+    "id", "version", "subject", "status", "owner", "yours", "claimed", "completed", "completed_by", "priority",
+    "blocked_by", "description", "result",
+)  # fmt: skip
+PRESENT_EXCERPT_CHARS = 100
 # Of the random id of a command, by which a retry is known.
 COMMAND_ID_BYTES = 12
 
@@ -180,8 +186,7 @@ class Tasks:
             if no.present is None:
                 raise
             present = await self._told(gateway, Task.from_json(no.present.encode()), whole=True)
-            shown = json.dumps(present.model_dump(mode="json"), ensure_ascii=False)
-            raise TeamRefused(no.code, no.message, shown) from no
+            raise TeamRefused(no.code, no.message, _shown(present)) from no
         whole = isinstance(command, Claim) or (isinstance(command, Update) and _only_reads(command))
         told = await self._told(gateway, task, whole=whole)
         return told.model_copy(update={"deleted": True}) if isinstance(command, Delete) else told
@@ -196,6 +201,16 @@ class Tasks:
     @property
     def _you(self) -> str | None:
         return None if self._teamwork.part is None else self._teamwork.part.you
+
+
+def _shown(present: TaskInfo) -> str:
+    """A task in an error, as JSON: how it stands and what it says, in errors.teams.MAX_PRESENT_CHARS at its longest."""
+    cut: dict[str, Any] = {"blocked_by": telling.few(present.blocked_by)}
+    for name in ("description", "result"):
+        text = getattr(present, name)
+        cut[name] = plain(text, PRESENT_EXCERPT_CHARS) if text else None
+    whole = present.model_copy(update=cut).model_dump(mode="json")
+    return json.dumps({name: whole[name] for name in PRESENT if name in whole}, ensure_ascii=False)
 
 
 def _command(action: Action, given: dict[str, Any]) -> TaskCommand:
