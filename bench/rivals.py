@@ -73,7 +73,7 @@ class Helper:
     pid: int
     line: dict[str, Any]
 
-    def ask(self, path: str, **query: str | int) -> dict[str, Any]:
+    def ask(self, path: str, **query: str | int | Path) -> dict[str, Any]:
         """One call of its control API (libtailscale/baseline/api.go)."""
         url = f"{self.line['api']}{path}?{urllib.parse.urlencode(query)}"
         request = urllib.request.Request(url, headers={"Authorization": f"Bearer {self.line['token']}"})  # noqa: S310 - our own URL
@@ -81,9 +81,11 @@ class Helper:
             answer: dict[str, Any] = json.load(response)
         return answer
 
-    def floor(self, url: str, times: int = 1, at_once: int = 1, upload: int = 0) -> dict[str, Any]:
-        """Has it fetch by itself, or send so many bytes, with no process between."""
-        return self.ask("/floor", url=url, times=times, at_once=at_once, upload=upload)
+    def floor(
+        self, url: str, times: int = 1, at_once: int = 1, upload: int = 0, save_to: Path | None = None
+    ) -> dict[str, Any]:
+        """Has it fetch by itself, into a file if that is given, or send so many bytes, with no process between."""
+        return self.ask("/floor", url=url, times=times, at_once=at_once, upload=upload, save_to=save_to or "")
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"sync"
 	"time"
@@ -26,6 +27,7 @@ const floorLimit = 10_000
 //	GET /whois?addr=       LocalAPI's whois
 //	GET /floor?url=&times=&at_once=   fetches from within; the milliseconds of each
 //	GET /floor?url=&times=&at_once=&upload=   the same with POST of so many bytes
+//	GET /floor?url=&times=&at_once=&save_to=  the same into a new file
 func serveAPI(s *tsnet.Server, lc *local.Client) (url, token string, err error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -73,7 +75,8 @@ type floored struct {
 	Bytes        int64     `json:"bytes"`        // of all bodies
 }
 
-// floor fetches a page so many times, some of them at once, and drops it.
+// floor fetches a page so many times, some of them at once, and drops it or
+// saves it.
 func floor(client *http.Client, r *http.Request) (*floored, error) {
 	times, err := strconv.Atoi(r.FormValue("times"))
 	if err != nil || times < 1 || times > floorLimit {
@@ -103,7 +106,7 @@ func floor(client *http.Client, r *http.Request) (*floored, error) {
 		workers.Go(func() {
 			for range next {
 				began := time.Now()
-				n, err := fetch(client, r.FormValue("url"), upload)
+				n, err := fetch(client, r.FormValue("url"), upload, r.FormValue("save_to"))
 				mu.Lock()
 				total.Milliseconds = append(total.Milliseconds, float64(time.Since(began).Microseconds())/1000)
 				total.Bytes += n
@@ -119,9 +122,9 @@ func floor(client *http.Client, r *http.Request) (*floored, error) {
 	return &total, failure
 }
 
-// fetch gets a page, or sends so many bytes to it, and drops the answer; the
-// number of the answer's bytes.
-func fetch(client *http.Client, url string, upload int64) (int64, error) {
+// fetch gets a page, or sends so many bytes to it, and drops the answer or saves
+// it to a file; the number of the answer's bytes.
+func fetch(client *http.Client, url string, upload int64, saveTo string) (n int64, err error) {
 	req, err := http.NewRequest("GET", url, nil)
 	if err != nil {
 		return 0, err
@@ -137,7 +140,15 @@ func fetch(client *http.Client, url string, upload int64) (int64, error) {
 	if resp.StatusCode != http.StatusOK {
 		return 0, fmt.Errorf("%s: %s", url, resp.Status)
 	}
-	return io.Copy(io.Discard, resp.Body)
+	if saveTo == "" {
+		return io.Copy(io.Discard, resp.Body)
+	}
+	file, err := os.OpenFile(saveTo, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = cmp.Or(err, file.Close()) }()
+	return io.Copy(file, resp.Body)
 }
 
 // zeros never ends.
