@@ -19,6 +19,8 @@ from tests.scripted import ScriptedPeer, http
 
 MIB = 1 << 20
 BODY = bytes(i % 251 for i in range(251)) * 10_000  # 2.4 MiB
+LARGE = BODY * 5  # beyond straight.STRAIGHT_BYTES
+either = pytest.mark.parametrize("body", [BODY, LARGE], ids=["small", "large"])
 
 
 @pytest.fixture(scope="module")
@@ -50,16 +52,17 @@ def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
+@either
 async def test_a_body_is_saved_whole_and_the_answer_has_its_size_and_sha256(
-    agent: Agent, peer: ScriptedPeer, project: Path
+    agent: Agent, peer: ScriptedPeer, project: Path, body: bytes
 ) -> None:
-    url = peer.answer("/file", http(BODY, Content_Type="application/octet-stream"))
+    url = peer.answer("/file", http(body, Content_Type="application/octet-stream"))
     (project / "downloads").mkdir()
     answer = await agent.succeed("tailscale_fetch", url=url, save_to="downloads/file.bin", max_bytes=1)
-    assert (project / "downloads" / "file.bin").read_bytes() == BODY
+    assert (project / "downloads" / "file.bin").read_bytes() == body
     assert files(project) == ["downloads", "downloads/file.bin"]
-    sha256 = hashlib.sha256(BODY).hexdigest()
-    assert answer.text.endswith(f"\nSaved to downloads/file.bin: {len(BODY)} bytes, SHA-256 {sha256}.")
+    sha256 = hashlib.sha256(body).hexdigest()
+    assert answer.text.endswith(f"\nSaved to downloads/file.bin: {len(body)} bytes, SHA-256 {sha256}.")
     assert "HTTP/1.1 200 OK" in answer.text
 
 
@@ -151,15 +154,21 @@ async def test_arguments_that_do_not_go_with_save_to_are_refused(
     assert files(project) == []
 
 
-async def test_a_body_that_breaks_off_leaves_no_file(agent: Agent, peer: ScriptedPeer, project: Path) -> None:
-    cut = http(BODY)[: -len(BODY) // 2]
+@either
+async def test_a_body_that_breaks_off_leaves_no_file(
+    agent: Agent, peer: ScriptedPeer, project: Path, body: bytes
+) -> None:
+    cut = http(body)[: -len(body) // 2]
     text = await agent.fail("tailscale_fetch", url=peer.answer("/cut", cut, "close"), save_to="a")
     assert "closed the connection before its answer was complete" in text
     assert files(project) == []
 
 
-async def test_silence_ends_a_download_and_leaves_no_file(agent: Agent, peer: ScriptedPeer, project: Path) -> None:
-    cut = http(BODY)[: -len(BODY) // 2]
+@either
+async def test_silence_ends_a_download_and_leaves_no_file(
+    agent: Agent, peer: ScriptedPeer, project: Path, body: bytes
+) -> None:
+    cut = http(body)[: -len(body) // 2]
     url = peer.answer("/hang", cut, "hang")
     text = await agent.fail("tailscale_fetch", url=url, save_to="a", timeout_seconds=1)
     assert "gave no answer within 1 s (reading the body)" in text
@@ -185,8 +194,11 @@ async def test_a_download_may_take_longer_than_the_time_for_a_silence(
     assert "gave no answer within 1.5 s" in text
 
 
-async def test_a_cancelled_download_leaves_no_file(agent: Agent, peer: ScriptedPeer, project: Path) -> None:
-    cut = http(BODY)[: -len(BODY) // 2]
+@either
+async def test_a_cancelled_download_leaves_no_file(
+    agent: Agent, peer: ScriptedPeer, project: Path, body: bytes
+) -> None:
+    cut = http(body)[: -len(body) // 2]
     url = peer.answer("/cancelled", cut, "hang")
     arguments = {"name": "tailscale_fetch", "arguments": {"url": url, "save_to": "a"}}
     number, answer = agent.begin("tools/call", arguments)

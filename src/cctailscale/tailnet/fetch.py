@@ -30,6 +30,7 @@ from cctailscale.errors import (
     Unreachable,
 )
 from cctailscale.tailnet.dial import Dialer
+from cctailscale.tailnet.straight import pieces
 
 MAX_URL_CHARS = 8192
 MAX_REQUEST_BYTES = 10 << 20
@@ -258,13 +259,14 @@ async def _save(response: aiohttp.ClientResponse, request: Request, sink: Sink, 
         await sink.expect(declared)
     size = 0
     bound.deadline = anyio.current_time() + request.seconds
-    async for part in response.content.iter_any():
-        size += len(part)
-        if size > MAX_SAVED_BYTES:
-            raise PeerProtocolError(request.url, f"sends more than {MAX_SAVED_BYTES >> 30} GiB")
-        bound.deadline = math.inf
-        await sink.write(part)
-        bound.deadline = anyio.current_time() + request.seconds
+    async with contextlib.aclosing(pieces(response)) as parts:
+        async for part in parts:
+            size += len(part)
+            if size > MAX_SAVED_BYTES:
+                raise PeerProtocolError(request.url, f"sends more than {MAX_SAVED_BYTES >> 30} GiB")
+            bound.deadline = math.inf
+            await sink.write(part)
+            bound.deadline = anyio.current_time() + request.seconds
 
 
 def checked_url(text: str) -> URL:
