@@ -68,10 +68,10 @@ class Audit:
     @asynccontextmanager
     async def opened(cls, path: Path | None, redactor: Redactor, node: Surroundings) -> AsyncIterator[Audit]:
         """Writes to `path` as long as the block, or nothing if that is None."""
-        audit = cls()
         if path is None:
-            yield audit
+            yield OFF
             return
+        audit = cls()
         lines, waiting = anyio.create_memory_object_stream[str](MAX_WAITING_LINES)
         audit._lines, audit._redactor, audit._node = lines, redactor, node
         last = anyio.CancelScope(shield=True)  # also when a defect ends all: what led to it is of interest

@@ -1,8 +1,8 @@
 """stdin and stdout as MCP's wire, in a form that can be stopped.
 
 The SDK reads stdin in a thread, which nothing can interrupt: a signal would have to wait for the client's next line.
-Here both ends are the event loop's own. The SDK still does the parsing (`mcp.server.stdio.stdio_server`); this module
-hands it lines, and keeps everybody else's output off the wire.
+Here both ends are the event loop's own. This module knows lines, and keeps everybody else's output off the wire;
+`server.py` makes messages of them with the SDK's types.
 """
 
 from __future__ import annotations

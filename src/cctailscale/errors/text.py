@@ -21,7 +21,9 @@ UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\uf
 def plain(text: str, limit: int = MAX_REASON_CHARS) -> str:
     """Text that somebody else chose, as one printable line of at most `limit` characters."""
     # Cut before cleaning: the input may be megabytes. Twice the limit leaves room for what the cleaning takes out.
-    text = UNSEEN.sub("", text[: 2 * limit])
+    text = text[: 2 * limit]
+    if not text.isascii():
+        text = UNSEEN.sub("", text)
     printable = text
     if not text.isprintable():  # most texts are, and then need no look at each character
         printable = "".join(" " if unicodedata.category(c) in UNPRINTABLE else c for c in text)

@@ -273,7 +273,7 @@ def checked_url(text: str) -> URL:
     """The URL, if it is an http or https one with a host. Raises BadUrl."""
     if len(text) > MAX_URL_CHARS:
         raise BadUrl(text[:200], f"has more than {MAX_URL_CHARS} characters")
-    if any(c.isspace() or not c.isprintable() for c in text):
+    if " " in text or not text.isprintable():
         raise BadUrl(text, "holds blanks or control characters")
     try:
         parts = urlsplit(text)

@@ -49,7 +49,7 @@ class LocalAPI:
             timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS),
             read_bufsize=1 << 16,
         )
-        self._sharing = anyio.Lock()
+        self._sharing = anyio.Lock(fast_acquire=True)
         self._shared: dict[bool, Status] = {}
 
     async def __aenter__(self) -> "LocalAPI":

@@ -108,7 +108,7 @@ class Node:
         self._devices = HeldDevices(tasks)
         self._attempt: Attempt | None = None
         self._obstacle: CcTailscaleError | None = None
-        self._looking = anyio.Lock()
+        self._looking = anyio.Lock(fast_acquire=True)
         self._next_look = 0.0
         self._swept = not sweeps
         self._stopping = False
