@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -23,6 +24,7 @@ type control struct {
 	legacyKey key.MachinePrivate // clients ask for it and have no use for it
 	inner     http.Handler       // what is served inside Noise connections
 	door      *door
+	relays    []*door
 	adminURL  string
 	outageMu  sync.Mutex // one change of the faults at a time
 }
@@ -76,11 +78,11 @@ func startControl(ctx context.Context, opts options) (*control, error) {
 		legacyKey: key.NewMachine(),
 	}
 	c.net.settings.EphemeralTimeout = opts.EphemeralTimeout
-	derpMap, err := startDERP(ctx)
+	derpMap, relays, err := startDERP(ctx, c.faults)
 	if err != nil {
 		return nil, err
 	}
-	c.net.derpMap = mustJSON(derpMap)
+	c.net.derpMap, c.relays = mustJSON(derpMap), relays
 	c.inner = c.innerHandler()
 	srv := quietServer(ctx, c.outerHandler())
 	if c.door, err = openDoor(func(ln net.Listener) { srv.Serve(ln) }); err != nil {
@@ -157,17 +159,17 @@ func (c *control) outerHandler() http.Handler {
 }
 
 // setFaults applies a set of faults. When it returns, an outage has begun or
-// the port is open again.
+// the ports are open again.
 func (c *control) setFaults(set faultSet) error {
 	c.outageMu.Lock()
 	defer c.outageMu.Unlock()
 	c.net.freeze(set.Outage || set.Hang, set.Outage)
 	c.faults.put(set)
-	if set.Outage {
-		c.door.shut()
-		return nil
+	errs := []error{c.door.hold(!set.Outage)}
+	for _, relay := range c.relays {
+		errs = append(errs, relay.hold(!set.DERPOutage))
 	}
-	return c.door.reopen()
+	return errors.Join(errs...)
 }
 
 func serveNotFound(w http.ResponseWriter, r *http.Request) {

@@ -12,6 +12,7 @@ import (
 // every connection that came through it, and opened again on the same port.
 type door struct {
 	addr  string
+	port  int
 	serve func(net.Listener)
 
 	mu    sync.Mutex
@@ -26,7 +27,8 @@ func openDoor(serve func(net.Listener)) (*door, error) {
 	d := &door{serve: serve, conns: map[net.Conn]struct{}{}}
 	var err error
 	for range 100 {
-		d.addr = fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(10_000))
+		d.port = 20_000 + rand.IntN(10_000)
+		d.addr = fmt.Sprintf("127.0.0.1:%d", d.port)
 		if err = d.open(); err == nil {
 			return d, nil
 		}
@@ -47,6 +49,15 @@ func (d *door) open() error {
 	}
 	d.ln = ln
 	go d.serve(&doorListener{ln, d})
+	return nil
+}
+
+// hold sees to it that the door is open, or shut.
+func (d *door) hold(open bool) error {
+	if open {
+		return d.reopen()
+	}
+	d.shut()
 	return nil
 }
 

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// faultSet is how badly control behaves, as PUT /faults sets it: the whole set
-// at once, so that {} makes it well again. Durations are milliseconds.
+// faultSet is how badly control and the relays behave, as PUT /faults sets it:
+// the whole set at once, so that {} makes them well again. Durations are milliseconds.
 type faultSet struct {
 	DelayMS       int      `json:"delay_ms"`        // before every answer
 	LogoutDelayMS int      `json:"logout_delay_ms"` // before the answer to a logout, whose effect is immediate
@@ -18,9 +18,11 @@ type faultSet struct {
 	Outage        bool     `json:"outage"`          // close the port and every connection; reopen when lifted
 	OAuthDelayMS  int      `json:"oauth_delay_ms"`  // the OAuth endpoints share the port, but not delay and hang
 	OAuthHang     bool     `json:"oauth_hang"`
-	OAuthOutage   bool     `json:"oauth_outage"` // close the connection instead of answering
-	MapStatus     int      `json:"map_status"`   // answer new map requests with this HTTP status
-	Paths         []string `json:"paths"`        // delay and hang only these; all if empty
+	OAuthOutage   bool     `json:"oauth_outage"`  // close the connection instead of answering
+	MapStatus     int      `json:"map_status"`    // answer new map requests with this HTTP status
+	Paths         []string `json:"paths"`         // delay and hang only these; all if empty
+	DERPOutage    bool     `json:"derp_outage"`   // close every relay's port and connections; STUN still answers
+	DERPDelayMS   int      `json:"derp_delay_ms"` // before a relay takes each piece that it is sent
 }
 
 // faults applies a faultSet to the requests that pass through it.

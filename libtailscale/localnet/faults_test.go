@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -128,6 +130,44 @@ func TestOAuthHasFaultsOfItsOwn(t *testing.T) {
 	f.hostname = "slow"
 	if n := w.joinAs(f); n.joined < 300*time.Millisecond {
 		t.Errorf("joined in %v although OAuth takes 300 ms", n.joined)
+	}
+}
+
+// askRelay asks a relay for an answer, as netcheck does.
+func (w *world) askRelay(port int) error {
+	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+	}}
+	res, err := client.Get(fmt.Sprintf("https://127.0.0.1:%d/derp/probe", port))
+	if err != nil {
+		return err
+	}
+	return res.Body.Close()
+}
+
+func TestRelaysHaveFaultsOfTheirOwn(t *testing.T) {
+	w := newWorld(t)
+	caller := w.join("caller")
+	m, err := caller.lc.CurrentDERPMap(w.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ports := []int{m.Regions[1].Nodes[0].DERPPort, m.Regions[3].Nodes[0].DERPPort}
+	w.admin("PUT", "/faults", faultSet{DERPOutage: true}, nil)
+	for _, port := range ports {
+		if err := w.askRelay(port); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("in an outage a relay's port answers %v", err)
+		}
+	}
+	if err := w.askKey(w.ctx); err != nil {
+		t.Errorf("control, which has no outage: %v", err)
+	}
+	w.admin("PUT", "/faults", faultSet{DERPDelayMS: 300}, nil)
+	for _, port := range ports {
+		began := time.Now()
+		if err := w.askRelay(port); err != nil || time.Since(began) < 300*time.Millisecond {
+			t.Errorf("a late relay answers after %v: %v", time.Since(began), err)
+		}
 	}
 }
 
