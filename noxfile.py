@@ -122,7 +122,7 @@ def lint(session: nox.Session) -> None:
 def unit(session: nox.Session) -> None:
     """The unit tests; arguments after `--` go to pytest."""
     install_requirements(session, "test")
-    install_package(session)
+    build_localnet(session, install_package(session))
     run_alone(session, private_network(session), "python", "-m", "pytest", *(session.posargs or ["tests/unit"]))
 
 

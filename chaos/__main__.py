@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import random
 import sys
+import traceback
 from collections.abc import Sequence
 
 from chaos import plan
@@ -35,7 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(*(step.to_json() for step in made.steps), sep="\n")
             continue
         print(f"seed {seed}: {made.agents} agents, {len(made.steps)} steps, {made.tasks} tasks", flush=True)
-        wrong = asyncio.run(kind(made, lambda line: print(f"  {line}", flush=True)))
+        try:
+            wrong = asyncio.run(kind(made, lambda line: print(f"  {line}", flush=True)))
+        except Exception:  # noqa: BLE001 - whatever it is, the seed that led to it is told
+            wrong = [traceback.format_exc()]
         if wrong:
             print(*wrong, sep="\n")
             print(f"FAILED. To play it again: nox -s chaos -- --seed {seed} {_the_rest(options)}".rstrip())

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from chaos.history import History
-from chaos.plan import OF_CONTROL, Act, Fault
+from chaos.plan import OF_TAILNET, Act, Fault
 from chaos.work import Worker
+from tests import faulty
 from tests.agent import Agent, Json
 from tests.localnet import Localnet
 from tests.talking import settings
@@ -27,7 +28,19 @@ LEASE_SECONDS = 5
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
 LOOK_SECONDS = 0.2
-_DELAY_MS = 300
+# What is wrong with control or the relays, as localnet takes it. What two relayed agents say goes by a relay in pieces,
+# each of which is late.
+_OF_TAILNET: dict[str, Json] = {
+    "outage": {"outage": True},
+    "hang": {"hang": True},
+    "delay": {"delay_ms": 300},
+    "relays": {"derp_outage": True},
+    "lag": {"derp_delay_ms": 100},
+}
+# magicsock's knob: the agent takes no direct path, as behind two hard NATs.
+_RELAYED = {"TS_DEBUG_NEVER_DIRECT_UDP": "true"}
+# An hour, by tests/faulty.py.
+_FORWARD, _BACK = signal.SIGUSR1, signal.SIGUSR2
 # Beyond what a process has open already: less than it takes to open its inbox once more.
 _SPARE_FDS = 1
 
@@ -45,7 +58,8 @@ class Member:
     async def start(self) -> None:
         """Starts a process, which joins and takes its part in the team up again by itself. None may run."""
         self._process = AsyncExitStack()
-        self.agent = await self._process.enter_async_context(Agent.started(self.environ))
+        started = Agent.started(self.environ, command=faulty.command("clock", 0))
+        self.agent = await self._process.enter_async_context(started)
         self._new = True
 
     async def perform(self, act: Act) -> None:
@@ -76,7 +90,9 @@ class Member:
         self.agent = self._process = None
         history, name = self.worker.history, self.worker.name
         try:
-            if how is None:
+            if agent.process.returncode is not None:
+                history.defects.append(f"{name}: ended by itself, with exit code {agent.process.returncode}")
+            elif how is None:
                 code = await agent.stop(None, STOP_SECONDS)
                 if code != 0:
                     history.defects.append(f"{name}: ended with exit code {code}")
@@ -89,6 +105,12 @@ class Member:
             await process.aclose()
         if "Traceback" in agent.stderr:
             history.defects.append(f"{name}: {agent.stderr[agent.stderr.index('Traceback') :][:8000]}")
+
+    async def replaced(self) -> None:
+        """Puts a new process in the place of one that has ended by itself, which is told of as a defect."""
+        if self.agent is not None and self.agent.process.returncode is not None:
+            await self.end(None)
+            await self.start()
 
     def signal(self, number: signal.Signals) -> None:
         if self.agent is not None and self.agent.process.returncode is None:
@@ -116,8 +138,11 @@ class Crew:
         device_names: dict[str, str] = {}
         more = {"TS_ENABLE_TEAMS": "1", "TS_TEAM_LEASE": str(LEASE_SECONDS)}
         self.members = [
-            Member(settings(tailnet, folder, name, **more), Worker(name, device_names, names, self.history, set(), {}))
-            for name in names
+            Member(
+                settings(tailnet, folder, name, **more) | (_RELAYED if number % 2 else {}),
+                Worker(name, device_names, names, self.history, set(), {}),
+            )
+            for number, name in enumerate(names)
         ]
 
     @classmethod
@@ -145,9 +170,8 @@ class Crew:
         return worker.names[worker.name]
 
     async def begin(self, fault: Fault) -> None:
-        if fault.kind in OF_CONTROL:
-            faults = {"outage": {"outage": True}, "hang": {"hang": True}, "delay": {"delay_ms": _DELAY_MS}}
-            await self._admin("PUT", "/faults", faults[fault.kind])
+        if fault.kind in OF_TAILNET:
+            await self._admin("PUT", "/faults", _OF_TAILNET[fault.kind])
             return
         assert fault.agent is not None
         member = self.members[fault.agent]
@@ -168,12 +192,14 @@ class Crew:
                 member.limit(resource.RLIMIT_FSIZE, 0)
             case "fds":
                 member.limit(resource.RLIMIT_NOFILE, member.open_fds() + _SPARE_FDS)
+            case "ahead" | "behind":
+                member.signal(_FORWARD if fault.kind == "ahead" else _BACK)
             case "expire" | "delete":
                 _forget_device(member)
                 await self._on_device(fault.agent, fault.kind)
 
     async def lift(self, fault: Fault) -> None:
-        if fault.kind in OF_CONTROL:
+        if fault.kind in OF_TAILNET:
             await self._admin("PUT", "/faults", {})
             return
         assert fault.agent is not None
@@ -191,6 +217,8 @@ class Crew:
                 member.limit(resource.RLIMIT_FSIZE, None)
             case "fds":
                 member.limit(resource.RLIMIT_NOFILE, None)
+            case "ahead" | "behind":
+                member.signal(_BACK if fault.kind == "ahead" else _FORWARD)
 
     async def seen(self) -> None:
         """Returns once control has heard of every device again: one that has lost touch cannot be logged out."""

@@ -21,15 +21,19 @@ Kind = Literal[
     "outage",  # control's port is closed
     "hang",  # control takes requests and answers none
     "delay",  # control's answers are late
+    "relays",  # every relay's port is closed
+    "lag",  # what goes over a relay is late
     "disk",  # no file of the agent's can grow
     "fds",  # the agent can open next to nothing
+    "ahead",  # its clock is put forward by an hour, then right again
+    "behind",  # its clock is put back by an hour, then right again
     "expire",  # the device's key
     "delete",  # the device, at control
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 # They are over as soon as they have happened.
 _MOMENTARY = frozenset({"expire", "delete"})
-OF_CONTROL = frozenset({"outage", "hang", "delay"})
+OF_TAILNET = frozenset({"outage", "hang", "delay", "relays", "lag"})
 # Tasks among which all agents choose at a time, so that they want the same ones.
 _WINDOW = 3
 # What one page of the list shows, with room for those that agents create meanwhile.
@@ -52,7 +56,7 @@ class Act:
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong with an agent (None: with control), from its step until another begins, which is `until`."""
+    """What goes wrong with an agent (None: with the tailnet), from its step until another begins, which is `until`."""
 
     kind: Kind
     until: int
@@ -113,7 +117,7 @@ def _faults(
         return []
     kind = chance.choice(kinds)
     until = number + 1 if kind in _MOMENTARY else min(number + chance.randint(1, _LONGEST_STEPS), steps)
-    places: list[int | None] = [None] if kind in OF_CONTROL else list(range(agents))
+    places: list[int | None] = [None] if kind in OF_TAILNET else list(range(agents))
     free = [place for place in places if busy.get(place, 0) <= number]
     wanted = 2 if kind == "cut" else 1
     if len(free) < wanted:

@@ -1,7 +1,8 @@
 """The real cc-tailscale with one thing wrong in its process: `python -P tests/faulty.py WHAT NUMBER`.
 
 killed NUMBER: it is killed after that commit of a member's command, before anybody hears of it.
-clock NUMBER: its clock goes wrong by so many seconds; what is monotonic, and the node, go right.
+clock NUMBER: its clock goes wrong by so many seconds; what is monotonic, and the node, go right. SIGUSR1 puts it
+    forward by an hour, SIGUSR2 back.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ import datetime
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
+
+HOUR_SECONDS = 3600
 
 
 def command(what: str, number: int) -> tuple[str, ...]:
@@ -39,6 +43,17 @@ def _clock(seconds: int) -> None:
     from pydantic_core import core_schema  # which has to know the real class
 
     right, right_time = datetime.datetime, time.time
+
+    moves = {signal.SIGUSR1: HOUR_SECONDS, signal.SIGUSR2: -HOUR_SECONDS}
+
+    def moving() -> None:
+        nonlocal seconds
+        while True:
+            seconds += moves[signal.sigwait(moves)]
+
+    # Without handlers: the server takes a signal that has one for the end.
+    signal.pthread_sigmask(signal.SIG_BLOCK, moves)
+    threading.Thread(target=moving, daemon=True).start()
 
     class Anytime(type):
         def __instancecheck__(cls, instance: object) -> bool:
