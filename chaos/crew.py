@@ -179,7 +179,7 @@ class Crew:
             case "kill":
                 await member.end(signal.SIGKILL)
             case "restart":
-                _forget_device(member)
+                member.worker.forget_device()
                 await member.end(None)
             case "stop":
                 member.stopped = True
@@ -195,7 +195,7 @@ class Crew:
             case "ahead" | "behind":
                 member.signal(_FORWARD if fault.kind == "ahead" else _BACK)
             case "expire" | "delete":
-                _forget_device(member)
+                member.worker.forget_device()
                 await self._on_device(fault.agent, fault.kind)
 
     async def lift(self, fault: Fault) -> None:
@@ -238,11 +238,6 @@ class Crew:
 
     async def _admin(self, method: str, path: str, body: Json) -> None:
         await asyncio.to_thread(self.tailnet.admin, method, path, body)
-
-
-def _forget_device(member: Member) -> None:
-    """Another device is another sender: what it sends once more under an old id is a message of its own."""
-    member.worker.undelivered.clear()
 
 
 async def together(*calls: object) -> None:

@@ -32,6 +32,9 @@ class Worker:
     held: set[str]
     undelivered: dict[str, Sent]
     sent: int = 0
+    device: int = 1  # which one, of those that it has had
+    # The last message that arrived, which may be sent once more: it is to be read once all the same.
+    delivered: Sent | None = None
     # The last call and what came of it, for whoever looks at a run that does not get well.
     last: str = "nothing yet"
 
@@ -40,6 +43,9 @@ class Worker:
         match act.what:
             case "send":
                 await self.send(agent, self.crew[act.number])
+            case "repeat":
+                if self.delivered is not None:
+                    await self.deliver(agent, self.delivered)
             case "check":
                 await self.check(agent)
             case "fetch":
@@ -55,14 +61,23 @@ class Worker:
         again = next((one for one in self.undelivered.values() if one.to == to), None)
         if again is None:
             self.sent += 1
-        message = again or Sent(self.name, f"{self.name}-{self.sent}", to)
+        await self.deliver(agent, again or Sent(self.name, f"{self.name}-{self.sent}", to))
+
+    async def deliver(self, agent: Agent, message: Sent) -> None:
+        device, fields = self.device, {"subject": message.id, "body": "…", "id": message.id}
         self.undelivered[message.id] = message
-        result = await self._call(
-            agent, "send", "tailscale_send_message", to=self.names[to], subject=message.id, body="…", id=message.id
-        )
+        result = await self._call(agent, "send", "tailscale_send_message", to=self.names[message.to], **fields)
         if result is not None and not result.is_error:
             self.history.acknowledged.add(message)
             self.undelivered.pop(message.id, None)
+            if device == self.device:
+                self.delivered = message
+
+    def forget_device(self) -> None:
+        """Another device is another sender: what it sends once more under an old id is a message of its own."""
+        self.device += 1
+        self.undelivered.clear()
+        self.delivered = None
 
     async def check(self, agent: Agent) -> int:
         """Reads what is in the inbox; how many messages of other agents were new."""

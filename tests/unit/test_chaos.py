@@ -21,7 +21,7 @@ from chaos import checks, plan
 from chaos.__main__ import main
 from chaos.crew import Crew
 from chaos.history import NEVER_NS, History, Operation, Sent
-from chaos.plan import KINDS, OF_TAILNET
+from chaos.plan import KINDS, OF_TAILNET, Act
 from chaos.run import _by_a_right_clock
 from chaos.soak import SPARE_FDS, Held
 from chaos.work import Worker, _outcome, who
@@ -295,8 +295,10 @@ class Answers:
 
     def __init__(self, text: str) -> None:
         self.text = text
+        self.asked: list[Json] = []
 
-    async def call(self, *_: object, **__: object) -> Result:
+    async def call(self, *_: object, **arguments: object) -> Result:
+        self.asked.append(arguments)
         return Result(self.text, False, None)
 
 
@@ -307,6 +309,19 @@ async def test_messages_that_are_new_are_counted_and_no_others() -> None:
     )
     assert await worker.check(Answers(text)) == 1  # type: ignore[arg-type]
     assert worker.history.read == Counter([SENT])
+
+
+async def test_a_message_is_repeated_under_its_id_to_whom_it_went_and_never_from_another_device() -> None:
+    worker = Worker("ann", {"ben": "cc-ben", "cat": "cc-cat"}, ("ann", "ben", "cat"), History(), set(), {})
+    agent = Answers("Delivered.")
+    for act in (Act(0, "repeat"), Act(0, "send", 2), Act(0, "send", 1), Act(0, "repeat")):
+        await worker.perform(agent, act)  # type: ignore[arg-type]
+    assert [(asked["to"], asked["id"]) for asked in agent.asked] == [
+        ("cc-cat", "ann-1"), ("cc-ben", "ann-2"), ("cc-ben", "ann-2"),
+    ]  # fmt: skip
+    worker.forget_device()
+    await worker.perform(agent, Act(0, "repeat"))  # type: ignore[arg-type]
+    assert len(agent.asked) == 3
 
 
 @pytest.mark.parametrize(
