@@ -40,7 +40,7 @@ _OF_TAILNET: dict[str, Json] = {
 # magicsock's knob: the agent takes no direct path, as behind two hard NATs.
 _RELAYED = {"TS_DEBUG_NEVER_DIRECT_UDP": "true"}
 # An hour, by tests/faulty.py.
-_FORWARD, _BACK = signal.SIGUSR1, signal.SIGUSR2
+_FORWARD, _BACK = signal.SIGRTMIN, signal.SIGRTMAX
 # Beyond what a process has open already: less than it takes to open its inbox once more.
 _SPARE_FDS = 1
 

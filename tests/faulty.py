@@ -1,8 +1,8 @@
 """The real cc-tailscale with one thing wrong in its process: `python -P tests/faulty.py WHAT NUMBER`.
 
 killed NUMBER: it is killed after that commit of a member's command, before anybody hears of it.
-clock NUMBER: its clock goes wrong by so many seconds; what is monotonic, and the node, go right. SIGUSR1 puts it
-    forward by an hour, SIGUSR2 back.
+clock NUMBER: its clock goes wrong by so many seconds; what is monotonic, and the node, go right. On Linux SIGRTMIN puts
+    it forward by an hour, SIGRTMAX back.
 """
 
 from __future__ import annotations
@@ -44,17 +44,6 @@ def _clock(seconds: int) -> None:
 
     right, right_time = datetime.datetime, time.time
 
-    moves = {signal.SIGUSR1: HOUR_SECONDS, signal.SIGUSR2: -HOUR_SECONDS}
-
-    def moving() -> None:
-        nonlocal seconds
-        while True:
-            seconds += moves[signal.sigwait(moves)]
-
-    # Without handlers: the server takes a signal that has one for the end.
-    signal.pthread_sigmask(signal.SIG_BLOCK, moves)
-    threading.Thread(target=moving, daemon=True).start()
-
     class Anytime(type):
         def __instancecheck__(cls, instance: object) -> bool:
             return isinstance(instance, right)
@@ -70,6 +59,17 @@ def _clock(seconds: int) -> None:
 
     datetime.datetime = Shifted  # type: ignore[misc]
     time.time = lambda: right_time() + seconds
+
+    def moving(moves: dict[signal.Signals, int]) -> None:
+        nonlocal seconds
+        while True:
+            seconds += moves[signal.sigwait(moves)]
+
+    if sys.platform == "linux":
+        # Signals that queue, and without handlers: the server takes one that has a handler for the end.
+        moves = {signal.SIGRTMIN: HOUR_SECONDS, signal.SIGRTMAX: -HOUR_SECONDS}
+        signal.pthread_sigmask(signal.SIG_BLOCK, moves)
+        threading.Thread(target=moving, args=[moves], daemon=True).start()
 
 
 if __name__ == "__main__":
