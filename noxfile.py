@@ -203,7 +203,7 @@ def chaos(session: nox.Session) -> None:
     """Agents at work while things go wrong around them, then what must hold; arguments after `--` go to it (--seed)."""
     install_requirements(session, "test")
     build_localnet(session, install_package(session))
-    for words in [session.posargs] if session.posargs else ([], ["--soak", "--runs=1", "--steps=600"]):
+    for words in [session.posargs] if session.posargs else ([], ["--soak", "--runs=1", "--steps=1200"]):
         run_alone(session, private_network(session), "python", "-m", "chaos", *words)
 
 

@@ -130,13 +130,13 @@ class Member:
 class Crew:
     """All of them on a tailnet, and what is wrong with them."""
 
-    def __init__(self, tailnet: Localnet, folder: Path, count: int) -> None:
+    def __init__(self, tailnet: Localnet, folder: Path, count: int, lease_seconds: int = LEASE_SECONDS) -> None:
         self.tailnet = tailnet
         self.history = History()
         self._cuts: list[tuple[str, str]] = []
         names = NAMES[:count]
         device_names: dict[str, str] = {}
-        more = {"TS_ENABLE_TEAMS": "1", "TS_TEAM_LEASE": str(LEASE_SECONDS)}
+        more = {"TS_ENABLE_TEAMS": "1", "TS_TEAM_LEASE": str(lease_seconds)}
         self.members = [
             Member(
                 settings(tailnet, folder, name, **more) | (_RELAYED if number % 2 else {}),
@@ -147,9 +147,11 @@ class Crew:
 
     @classmethod
     @asynccontextmanager
-    async def joined(cls, tailnet: Localnet, folder: Path, count: int) -> AsyncIterator[Crew]:
+    async def joined(
+        cls, tailnet: Localnet, folder: Path, count: int, lease_seconds: int = LEASE_SECONDS
+    ) -> AsyncIterator[Crew]:
         """As many agents in one team. All end with the block, however that ends."""
-        crew = cls(tailnet, folder, count)
+        crew = cls(tailnet, folder, count, lease_seconds)
         try:
             await together(*(member.start() for member in crew.members))
             await together(*(member.join() for member in crew.members))

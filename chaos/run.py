@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from chaos import checks
-from chaos.crew import LOOK_SECONDS, Crew, Member, together
+from chaos.crew import LEASE_SECONDS, LOOK_SECONDS, Crew, Member, together
 from chaos.history import Operation
 from chaos.plan import MAX_TASKS, Act, Fault, Plan, Step
 from chaos.work import who
@@ -32,7 +32,7 @@ Say = Callable[[str], None]
 
 
 @asynccontextmanager
-async def running(plan: Plan, say: Say) -> AsyncIterator[Run]:
+async def running(plan: Plan, say: Say, lease_seconds: int = LEASE_SECONDS) -> AsyncIterator[Run]:
     """The crew of a plan, with the tasks of its beginning. It is left for `ended` to end it."""
     with (
         tempfile.TemporaryDirectory(prefix="cc-tailscale-chaos-") as folder,
@@ -40,7 +40,7 @@ async def running(plan: Plan, say: Say) -> AsyncIterator[Run]:
         Localnet.started("-ephemeral-timeout", "1h") as tailnet,
         tailnet.peer("web"),
     ):
-        async with Crew.joined(tailnet, Path(folder), plan.agents) as crew:
+        async with Crew.joined(tailnet, Path(folder), plan.agents, lease_seconds) as crew:
             lead = crew.members[0]
             assert lead.agent is not None
             for number in range(1, plan.tasks + 1):

@@ -20,11 +20,13 @@ from tests.talking import did
 
 ROOT = Path(__file__).parent.parent.parent
 SECONDS = 55
+# Over as soon as they are lifted: what has lost its way (a cut, relays) takes up to half a minute to be well again.
+KINDS = ("kill", "stop", "restart", "ahead", "behind")
 
 
 @pytest.mark.parametrize("seed", [1])
-def test_agents_that_are_killed_stopped_and_restarted_lose_no_message_and_no_task(seed: int) -> None:
-    plan = ["--seed", str(seed), "--agents", "3", "--steps", "24", "--only", "kill", "stop", "restart"]
+def test_agents_that_are_killed_stopped_restarted_and_misled_about_time_lose_no_message_and_no_task(seed: int) -> None:
+    plan = ["--seed", str(seed), "--agents", "3", "--steps", "24", "--only", *KINDS]
     finished = subprocess.run(
         [sys.executable, "-m", "chaos", *plan], capture_output=True, text=True, cwd=ROOT, timeout=SECONDS, check=False
     )
