@@ -28,8 +28,7 @@ LEASE_SECONDS = 5
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
 LOOK_SECONDS = 0.2
-# What is wrong with control or the relays, as localnet takes it. What two relayed agents say goes by a relay in pieces,
-# each of which is late.
+# What is wrong with control or the relays, as localnet takes it. A relay is late with each piece of what it is sent.
 _OF_TAILNET: dict[str, Json] = {
     "outage": {"outage": True},
     "hang": {"hang": True},
@@ -37,7 +36,7 @@ _OF_TAILNET: dict[str, Json] = {
     "relays": {"derp_outage": True},
     "lag": {"derp_delay_ms": 100},
 }
-# magicsock's knob: the agent takes no direct path, as behind two hard NATs.
+# magicsock's knob: the agent takes no direct path, as behind a hard NAT. One end of a path is enough.
 _RELAYED = {"TS_DEBUG_NEVER_DIRECT_UDP": "true"}
 # An hour, by tests/faulty.py.
 _FORWARD, _BACK = signal.SIGRTMIN, signal.SIGRTMAX
