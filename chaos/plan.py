@@ -10,7 +10,7 @@ from typing import Literal, get_args
 What = Literal["send", "repeat", "check", "fetch", "create", "claim", "complete", "release"]
 # How an agent's work is made up: claims and what follows on them weigh as much as messages.
 _WEIGHTS: dict[What, int] = {
-    "send": 6, "repeat": 2, "check": 4, "fetch": 2, "create": 1, "claim": 6, "complete": 3, "release": 1,
+    "send": 6, "repeat": 4, "check": 4, "fetch": 2, "create": 1, "claim": 6, "complete": 3, "release": 1,
 }  # fmt: skip
 
 Kind = Literal[

@@ -25,7 +25,7 @@ SPARE_FDS = 6
 # A pool of threads is as large as it once had to be.
 SPARE_THREADS = 6
 # Of the lead: with the history of the tasks that are made meanwhile.
-SPARE_MIB = 16.0
+SPARE_MIB = 8.0
 
 
 @dataclass(frozen=True)
