@@ -14,7 +14,7 @@ from chaos.history import History
 from chaos.plan import OF_TAILNET, Act, Fault
 from chaos.work import Worker
 from tests import faulty
-from tests.agent import Agent, Json
+from tests.agent import Agent, Json, RpcError
 from tests.localnet import Localnet
 from tests.talking import settings
 
@@ -39,7 +39,7 @@ _OF_TAILNET: dict[str, Json] = {
 # magicsock's knob: the agent takes no direct path, as behind a hard NAT. One end of a path is enough.
 _RELAYED = {"TS_DEBUG_NEVER_DIRECT_UDP": "true"}
 # An hour, by tests/faulty.py.
-_FORWARD, _BACK = signal.SIGRTMIN, signal.SIGRTMAX
+_FORWARD, _BACK = signal.SIGRTMAX, signal.SIGRTMAX - 1
 # Beyond what a process has open already: less than it takes to open its inbox once more.
 _SPARE_FDS = 1
 
@@ -67,7 +67,7 @@ class Member:
         if not self._new:
             await self.worker.perform(self.agent, act)
             return
-        with suppress(EOFError, OSError, TimeoutError):  # something goes wrong with it again
+        with suppress(EOFError, OSError, RpcError, TimeoutError):  # something goes wrong with it again
             await self.join()
 
     async def join(self, seconds: float = START_SECONDS) -> None:
@@ -111,7 +111,7 @@ class Member:
             await self.end(None)
             await self.start()
 
-    def signal(self, number: signal.Signals) -> None:
+    def signal(self, number: int) -> None:
         if self.agent is not None and self.agent.process.returncode is None:
             self.agent.process.send_signal(number)
 

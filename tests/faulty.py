@@ -1,8 +1,8 @@
 """The real cc-tailscale with one thing wrong in its process: `python -P tests/faulty.py WHAT NUMBER`.
 
 killed NUMBER: it is killed after that commit of a member's command, before anybody hears of it.
-clock NUMBER: its clock goes wrong by so many seconds; what is monotonic, and the node, go right. On Linux SIGRTMIN puts
-    it forward by an hour, SIGRTMAX back.
+clock NUMBER: its clock goes wrong by so many seconds; what is monotonic, and the node, go right. On Linux SIGRTMAX puts
+    it forward by an hour, the signal before that back.
 """
 
 from __future__ import annotations
@@ -60,14 +60,15 @@ def _clock(seconds: int) -> None:
     datetime.datetime = Shifted  # type: ignore[misc]
     time.time = lambda: right_time() + seconds
 
-    def moving(moves: dict[signal.Signals, int]) -> None:
+    def moving(moves: dict[int, int]) -> None:
         nonlocal seconds
         while True:
             seconds += moves[signal.sigwait(moves)]
 
     if sys.platform == "linux":
-        # Signals that queue, and without handlers: the server takes one that has a handler for the end.
-        moves = {signal.SIGRTMIN: HOUR_SECONDS, signal.SIGRTMAX: -HOUR_SECONDS}
+        # Signals that queue; without handlers, since the server takes one that has a handler for the end; and not
+        # SIGRTMIN, which Go unblocks in its threads.
+        moves = {int(signal.SIGRTMAX): HOUR_SECONDS, signal.SIGRTMAX - 1: -HOUR_SECONDS}
         signal.pthread_sigmask(signal.SIG_BLOCK, moves)
         threading.Thread(target=moving, args=[moves], daemon=True).start()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import re
 import secrets
@@ -36,7 +37,7 @@ from pydantic import ValidationError
 from cctailscale import __version__, stdio
 from cctailscale.audit import OFF, Audit, asked
 from cctailscale.call import answering
-from cctailscale.errors import CcTailscaleError, DialError, LoginNeeded, plain
+from cctailscale.errors import CcTailscaleError, DialError, LoginNeeded, NoDescriptors, plain
 from cctailscale.tools.fence import harmless, neutral
 
 if TYPE_CHECKING:
@@ -149,12 +150,13 @@ class Server(MCPServer[Any]):
         try:
             result = await super().call_tool(name, arguments, context)
         except UnexpectedToolError as error:
-            if not isinstance(error.__cause__, CcTailscaleError):
+            meant = _meant(error.__cause__)
+            if meant is None:
                 raise
-            if isinstance(error.__cause__, LoginNeeded) and context is not None:
-                await _elicit_login(context, error.__cause__)
+            if isinstance(meant, LoginNeeded) and context is not None:
+                await _elicit_login(context, meant)
             # Also what an agent says that refuses, or a member wrote, is data.
-            raise ToolError(self._redactor(neutral(await self._text(error.__cause__)))) from error.__cause__
+            raise ToolError(self._redactor(neutral(await self._text(meant)))) from meant
         except ToolError as error:
             if isinstance(error.__cause__, ValidationError):
                 raise ToolError(self._redactor(_told(name, error.__cause__))) from error.__cause__
@@ -184,6 +186,13 @@ class Server(MCPServer[Any]):
         ]
         structured = self.redacted(harmless(result.structured_content))
         return result.model_copy(update={"content": content, "structured_content": structured})
+
+
+def _meant(error: BaseException | None) -> CcTailscaleError | None:
+    """The error of this project that it is, if any. A lack of descriptors can meet every call: modules load late."""
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return NoDescriptors()
+    return error if isinstance(error, CcTailscaleError) else None
 
 
 def _told(tool: str, error: ValidationError) -> str:

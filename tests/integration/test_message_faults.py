@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import sqlite3
@@ -287,3 +288,21 @@ async def test_a_receipt_is_believed_of_the_device_alone_that_the_message_was_fo
         async with joined(environ) as (again, _):
             assert "not read yet" in await checked(again)
             assert not [one for one in heir.requests() if one.method == "GET" and one.target.endswith("/m1")]
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="another process's limits can be set on Linux alone")
+async def test_a_first_message_that_lacks_descriptors_says_so_and_goes_out_once_there_are_some(
+    tailnet: Localnet, tmp_path: Path
+) -> None:
+    async with (
+        joined(settings(tailnet, tmp_path, "ann")) as (ann, _),
+        joined(settings(tailnet, tmp_path, "ben")) as ben,
+    ):
+        _, name = ben
+        soft, hard = resource.prlimit(ann.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(ann.pid, resource.RLIMIT_NOFILE, (0, hard))
+        text = await ann.fail("tailscale_send_message", to=name, subject="Build", body="Is it green?")
+        assert text.startswith("This process has as many files and connections open as it may. Whether ")
+        assert "ulimit -n" in text
+        resource.prlimit(ann.pid, resource.RLIMIT_NOFILE, (soft, hard))
+        assert await outcomes(ann, name) == {name: "delivered"}

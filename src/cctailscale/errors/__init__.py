@@ -33,6 +33,7 @@
     │   ├── TlsError              the peer's certificate or handshake was not accepted
     │   └── PeerProtocolError     the answer is not sound HTTP, or passes a limit
     ├── BadCall                 arguments of a tool that do not make a whole
+    ├── NoDescriptors           this process may open nothing more
     ├── ForwardError            a port forward cannot be made or closed
     │   ├── PortTaken             the local port cannot be listened on
     │   ├── OwnNode               the target is this node itself
@@ -93,6 +94,7 @@ from cctailscale.errors.calls import (
     ForwardError,
     ForwardsFull,
     InboundOff,
+    NoDescriptors,
     NoSuchForward,
     OwnNode,
     PortTaken,
@@ -189,6 +191,7 @@ __all__ = [
     "LoginNeeded",
     "MessageConflict",
     "NoAgent",
+    "NoDescriptors",
     "NoSuchDevice",
     "NoSuchForward",
     "NoSuchName",

@@ -15,6 +15,17 @@ class BadCall(CcTailscaleError):
         super().__init__(problem, "Nothing was done.", next_step)
 
 
+class NoDescriptors(CcTailscaleError):
+    """This process may open no file or connection more (EMFILE), or the whole machine may not (ENFILE)."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This process has as many files and connections open as it may.",
+            "Whether this call was carried out is not known; the node and what was stored before are well.",
+            "Call again in some seconds. If it stays, restart the server, with a higher limit (ulimit -n).",
+        )
+
+
 class ForwardError(CcTailscaleError):
     """A port forward cannot be made or closed; those that there are go on."""
 
