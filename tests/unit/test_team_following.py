@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from unittest.mock import Mock
 
 import anyio
 import pytest
@@ -401,6 +402,21 @@ async def test_what_was_completed_meanwhile_is_kept_sent_and_told(tmp_path: Path
         with anyio.fail_after(SECONDS):
             while load(tmp_path) is None or load(tmp_path).queued:  # type: ignore[union-attr]  # noqa: ASYNC110
                 await anyio.sleep(0.01)
+
+
+@pytest.mark.parametrize(("silent", "said"), [(False, "Nothing was done"), (True, "is not known")])
+async def test_what_is_completed_while_neither_the_lead_nor_the_disk_takes_it_is_not_sent_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silent: bool, said: str
+) -> None:
+    async with member_of(tmp_path) as member:
+        await member.do(Create(subject="One"))
+        await member.do(Claim(task="task-1"))
+        member.way.gone, member.way.silent = (None if silent else NoAgent("lead", "gone")), silent
+        full = TeamUnusable(tmp_path, "is on a full disk", "Make room.")
+        monkeypatch.setattr("cctailscale.teams.kept.write", Mock(side_effect=full))
+        with pytest.raises(LeadOffline, match=said):
+            await member.do(Complete(task="task-1"))
+        assert member.file.now.queued == ()
 
 
 async def test_a_full_inbox_keeps_no_member_from_following_and_hears_later_what_became_of_a_kept_call(

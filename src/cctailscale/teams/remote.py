@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from cctailscale.errors import (
     NodeError,
     TeamEnded,
     TeamRefused,
+    TeamUnusable,
 )
 from cctailscale.teams.commands import Complete, Delete, TaskCommand
 from cctailscale.teams.gateway import task_of
@@ -37,6 +39,8 @@ from cctailscale.teams.wire import (
     TaskQuery,
     TeamView,
 )
+
+log = logging.getLogger(__name__)
 
 Method = Literal["GET", "POST"]
 
@@ -175,7 +179,14 @@ class RemoteGateway:
         if len(others) >= MAX_QUEUED:
             return False
         asked = Queued(id=id, command=command, asked=datetime.now(UTC))
-        await self._file.change(queued=(*others, asked))
+        try:
+            await self._file.change(queued=(*others, asked))
+        except TeamUnusable as error:
+            log.warning("what was completed cannot be kept for the lead: %s", error.happened)
+            # What the caller is told is not kept must not be sent later.
+            still = (each for each in self._file.now.queued if each.id != id)
+            self._file.note(queued=(*(each for each in queued if each not in others), *still))
+            return False
         return True
 
     # ---- one call ---------------------------------------------------------------------------------------------------
