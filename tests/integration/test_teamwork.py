@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import cast
 
@@ -27,6 +29,7 @@ from cctailscale.errors import (
 from cctailscale.tailnet import node as node_module
 from cctailscale.teams import membership, news, replica
 from cctailscale.teams.commands import Claim, Complete, Create
+from cctailscale.teams.wire import EventPage
 from tests.callers import addresses, identity
 from tests.inprocess import inbox_folders, unheard
 from tests.localnet import Localnet
@@ -218,7 +221,26 @@ async def test_a_device_that_is_closed_while_the_team_is_followed_does_not_end_t
         with pytest.raises(LeadOffline):
             await ben.do(Claim())
         await ann.do(Create(subject="One"))
-    assert "is not followed any more" not in caplog.text
+    assert "could not be followed" not in caplog.text
+
+
+async def test_following_goes_on_after_an_error_that_nobody_foresaw(
+    tailnet: Localnet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(teamwork, "FOLLOW_AGAIN_SECONDS", 0.01)
+    take, failures = replica.Replica.take, [OSError(errno.EMFILE, "Too many open files"), RuntimeError("a defect")]
+
+    def failing(self: replica.Replica, page: EventPage, now: datetime) -> None:
+        if failures:
+            raise failures.pop()
+        take(self, page, now)
+
+    async with pair(of(tailnet, tmp_path, "ann"), of(tailnet, tmp_path, "ben")) as (ann, ben):
+        monkeypatch.setattr(replica.Replica, "take", failing)
+        await ann.do(Create(subject="Look at it"))
+        await ann.do(Claim(task="task-1", owner="member-2"))
+        assert "Look at it" in await ben.told("assigned")
+    assert caplog.text.count("could not be followed") == 2
 
 
 async def test_who_leaves_and_is_cancelled_then_does_not_come_back_by_itself(

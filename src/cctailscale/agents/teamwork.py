@@ -53,6 +53,8 @@ log = logging.getLogger(__name__)
 _NO_TEAM_CODES = frozenset({"no_such_team", "not_found"})
 # Of the teams that this session has disbanded: more than anybody leads while one of their members is away.
 MAX_DISBANDED = 100
+# After what nobody foresaw: less than a third of the shortest lease, so that it costs no claim.
+FOLLOW_AGAIN_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,11 +347,15 @@ class Teamwork:
             closed.set()
 
     async def _followed(self, held: _Held) -> None:
-        try:
-            ended = await held.engaged.following.run()
-            await self._end(held, None if held.leaves else ended)
-        except Exception:  # a defect in there must not end the session; calls still reach the team
-            log.exception("the team is not followed any more")
+        while True:
+            try:
+                ended = await held.engaged.following.run()
+            except Exception:  # a defect in there, or no descriptor, must cost neither the session nor its claims
+                log.exception("the team could not be followed; it is tried again in %g s", FOLLOW_AGAIN_SECONDS)
+                await anyio.sleep(FOLLOW_AGAIN_SECONDS)
+            else:
+                await self._end(held, None if held.leaves else ended)
+                return
 
     async def _end(self, held: _Held, why: TeamEnded | None) -> None:
         """There is no part in the team any more; `why` None: this session wanted it so."""
