@@ -312,6 +312,7 @@ ERRORS: list[Callable[[str], errors.CcTailscaleError]] = [
     errors.OwnNode,
     lambda _: errors.ForwardsFull(32),
     lambda _: errors.InboundOff(),
+    lambda _: errors.NoDescriptors(),
     lambda _: errors.PortUnfit("Port 9321", "is taken", "Choose another."),
     lambda text: errors.NoSuchForward(text, ("f1", "f2")),
     lambda text: errors.NoSuchForward(text, ()),
