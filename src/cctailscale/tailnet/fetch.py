@@ -259,7 +259,7 @@ async def _save(response: aiohttp.ClientResponse, request: Request, sink: Sink, 
         await sink.expect(declared)
     size = 0
     bound.deadline = anyio.current_time() + request.seconds
-    async with contextlib.aclosing(pieces(response)) as parts:
+    async with contextlib.aclosing(pieces(response, sent=request.body is None)) as parts:
         async for part in parts:
             size += len(part)
             if size > MAX_SAVED_BYTES:

@@ -33,13 +33,15 @@ def _threads() -> anyio.CapacityLimiter:
     return anyio.CapacityLimiter(MAX_THREADS)
 
 
-async def pieces(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
+async def pieces(response: aiohttp.ClientResponse, *, sent: bool) -> AsyncGenerator[bytes]:
     """The body as it comes. Its bytes count in `response.content.total_bytes`, whichever way they take.
 
+    `sent`: no part of the request can be left to send. A peer may answer before it has read it; the loop would send the
+    rest over a socket that blocks by then, and stand still until the peer reads on.
     To be closed by who does not read it to its end. Raises what aiohttp raises.
     """
     content, transport = response.content, response.connection and response.connection.transport
-    left = 0 if _coded(response) else (response.content_length or 0) - content.total_bytes
+    left = 0 if _coded(response) or not sent else (response.content_length or 0) - content.total_bytes
     if left < STRAIGHT_BYTES or transport is None or transport.get_extra_info("sslcontext") is not None:
         async for part in content.iter_any():
             yield part
