@@ -19,6 +19,7 @@ from cctailscale.agents.server import FINISH_SECONDS
 from cctailscale.agents.wire import CAPABILITY, AgentCard, Refusal
 from cctailscale.audit import OFF
 from cctailscale.documents import MAX_DOCUMENT_BYTES, Document
+from cctailscale.errors import TimedOut
 from cctailscale.tailnet.device import Device
 from cctailscale.tailnet.listener import MAX_CONNECTIONS
 from cctailscale.tailnet.models import WhoIs
@@ -367,6 +368,20 @@ async def test_a_member_that_loses_its_right_is_refused_a_second_later_and_gets_
         assert await peer.refused("POST", "/v1/team/command", command) == (403, "refused")
         host.tailnet.logins[2] = ALICE
         assert (await peer.command("two", CREATE)).task
+
+
+async def test_who_was_known_is_not_once_there_is_no_answer_to_who_that_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unanswered(address: str) -> WhoIs:
+        raise TimedOut("the node", 5)
+
+    async with hosted(tmp_path) as host, host.peer() as peer:
+        await peer.join()
+        monkeypatch.setattr(host.tailnet, "whois", unanswered)
+        assert await peer.refused("GET", "/v1/agent") == (503, "not_running")
+        command = CommandRequest(team=TEAM, id="one", command=CREATE)
+        assert await peer.refused("POST", "/v1/team/command", command) == (503, "not_running")
 
 
 async def test_what_is_known_of_one_connection_is_nothing_on_another(tmp_path: Path) -> None:

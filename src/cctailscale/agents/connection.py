@@ -93,11 +93,13 @@ class Connection(web.RequestHandler):
         now = asyncio.get_running_loop().time()
         if may_be_known and self._known is not None and now - self._known[0] < KNOWN_SECONDS:
             return self._known[1]
+        self._known = None  # nor is it of use if there is no answer this time
         here = await self.device.me()
         if here is None:
             return Ends(None, None)
-        self._known = (now, Ends(here, await self.device.whois(self.peer)))
-        return self._known[1]
+        ends = Ends(here, await self.device.whois(self.peer))
+        self._known = (now, ends)
+        return ends
 
     def forget_ends(self) -> None:
         """They are asked for anew with the next request: who was refused gets in as soon as it may."""
