@@ -269,14 +269,17 @@ class _FromClient(_Stream):
 
 
 class _ToClient(_Stream):
-    """What the client is told: the SDK's `WriteStream`. Sending waits while the client does not read."""
+    """What the client is told: the SDK's `WriteStream`. Sending waits while the client does not read.
+
+    Who is cancelled while it waits has sent nothing: what a client that cancels will not read does not pile up.
+    """
 
     def __init__(self, out: stdio.Wire | stdio.FileWire) -> None:
         self._out = out
 
     async def send(self, item: SessionMessage, /) -> None:
+        await self._out.flush()  # there is room, or the client has not read what it was told
         await self._out.write(item.message.model_dump_json(by_alias=True, exclude_unset=True) + "\n")
-        await self._out.flush()
 
 
 async def serve(server: Server, ended: anyio.Event, hints: AsyncIterator[Hint] | None) -> None:
@@ -318,8 +321,6 @@ async def _push(server: Server, hints: AsyncIterator[Hint], client: _ToClient) -
             await client.send(
                 SessionMessage(JSONRPCNotification(jsonrpc="2.0", method=f"notifications/{CHANNEL}", params=parameters))
             )
-    except (anyio.ClosedResourceError, anyio.BrokenResourceError):
-        log.debug("the conversation has ended")
     except Exception:  # the messages themselves are in the inbox
         log.exception("the client is told of no more messages")
 
