@@ -123,7 +123,7 @@ async def _by_tools(lab: Lab, rounds: int, subject: Subject) -> None:
 
         for _ in range(rounds):
             await _raced(crew, races, race, crew.tasks + 1)
-            # A new member each time: messages to one are some seconds apart (teams/news.py).
+            # A new member each time: after some messages at once those to one are seconds apart (teams/news.py).
             events += [await _told(crew, *next(unheard)) for _ in range(EVENTS_A_ROUND)]
         await crew.add(MAX_TASKS - crew.tasks)
         lists = {
