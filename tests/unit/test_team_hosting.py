@@ -457,6 +457,22 @@ async def test_a_follower_that_waits_for_nothing_gets_no_more_pages_than_others(
         assert anyio.current_time() - began >= 3 * 60 / hosting.PAGES_PER_MINUTE - 0.01
 
 
+async def test_what_has_concerned_a_follower_gets_it_no_page_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosting, "PAGES_AT_ONCE", 1)
+    async with hosted(tmp_path) as host, host.peer() as peer:
+        await peer.join()
+        assert host.lead is not None
+        await made(host.lead)
+        await host.lead.command(LEAD, "assign", Claim(task="task-1", owner="member-2"))
+        began = anyio.current_time()
+        for _ in range(14):
+            page = await peer.get(EventPage, "/v1/team/events", after=0)
+            assert page.events[-1].kind == "task_assigned"
+        assert anyio.current_time() - began >= 2 * 60 / 300 - 0.01
+
+
 async def test_what_concerns_a_follower_reaches_it_at_once_however_many_pages_it_has_had(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

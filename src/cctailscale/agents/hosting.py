@@ -44,6 +44,9 @@ D = TypeVar("D", bound=Document)
 # and a page costs as much as a claim.
 PAGES_PER_MINUTE = 120
 PAGES_AT_ONCE = 5
+# Of those that come at once all the same. Whoever asks again for what it was told already gets no more than these.
+CONCERNS_PER_MINUTE = 300
+CONCERNS_AT_ONCE = 10
 
 _STATUS = {"not_member": 403, "removed": 403, "disbanded": 410}
 
@@ -70,6 +73,7 @@ class _Hosted:
         self._lead_of = lead_of
         self._disbanded = disbanded
         self._pages = Rate(PAGES_PER_MINUTE, PAGES_AT_ONCE)
+        self._concerns = Rate(CONCERNS_PER_MINUTE, CONCERNS_AT_ONCE)
 
     # ---- for everybody whom the policy lets in ----------------------------------------------------------------------
 
@@ -113,6 +117,7 @@ class _Hosted:
         pause = self._pages.take(call.peer.node_id)
         if pause:
             with anyio.move_on_after(pause):
+                await anyio.sleep(self._concerns.take(call.peer.node_id))
                 await lead.concerned(member, asked.after)
             self._pages.take(call.peer.node_id)
         return await lead.events(asked.after, max(0.0, asked.wait - pause))
