@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import stat
 import threading
 from collections.abc import AsyncIterator
@@ -118,7 +119,7 @@ class Wire:
 
 
 class FileWire:
-    """stdout where it is a file: nothing waits there."""
+    """stdout where it is a file, which takes everything at once, or the terminal that stdin is too."""
 
     def __init__(self, file: io.RawIOBase) -> None:
         self._file = file
@@ -143,6 +144,13 @@ async def wire(ended: anyio.Event) -> AsyncIterator[tuple[Lines, Wire | FileWire
     os.close(nothing)
     os.dup2(2, 1)
     async with contextlib.AsyncExitStack() as open_ends:
+        if both_ways and stat.S_ISSOCK(os.fstat(source.fileno()).st_mode):
+            with source, sink:
+                connection = socket.socket(fileno=os.dup(source.fileno()))
+            reader, writer = await asyncio.open_connection(sock=connection, limit=MAX_LINE_BYTES)
+            open_ends.callback(writer.close)
+            yield Lines(reader, ended), Wire(writer)
+            return
         reader = await _reader(source, open_ends)
         if _can_wait(sink) and not both_ways:
             loop = asyncio.get_running_loop()

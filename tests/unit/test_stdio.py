@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -232,6 +233,25 @@ def test_files_do_in_place_of_pipes(tmp_path: Path) -> None:
         )
     assert run.returncode == 0, run.stderr.decode()
     assert (tmp_path / "out").read_bytes() == b"heard one\nheard two\n"
+
+
+def test_one_socket_for_both_ways_does_as_well_and_loses_nothing_when_it_is_full() -> None:
+    """As of socat, inetd and systemd."""
+    line = b"x" * (4 << 20) + b"\n"  # more than the socket holds
+    ours, theirs = socket.socketpair()
+    ours.settimeout(30)
+    with (
+        ours,
+        subprocess.Popen([sys.executable, "-c", ECHO], stdin=theirs, stdout=theirs, stderr=subprocess.PIPE) as run,
+    ):
+        theirs.close()
+        with ours.makefile("rwb") as client:
+            client.write(line)
+            client.flush()
+            assert client.readline() == b"heard " + line
+            ours.shutdown(socket.SHUT_WR)
+        _, errors = run.communicate(timeout=30)
+    assert run.returncode == 0, errors.decode()
 
 
 def test_dev_null_is_an_end_of_input() -> None:
