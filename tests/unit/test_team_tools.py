@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
@@ -17,6 +18,7 @@ from mcp.server.mcpserver.tools import ToolManager
 from pydantic import ValidationError
 
 from cctailscale.agents.teamwork import Departure, Part, Teamwork
+from cctailscale.documents import MAX_NAME_CHARS
 from cctailscale.errors import AgentRefused, BadCall, LeadOffline, TeamRefused
 from cctailscale.redact import Redactor
 from cctailscale.server import INSTRUCTIONS, TEAM_INSTRUCTIONS, Server
@@ -31,12 +33,14 @@ from cctailscale.teams.model import (
     Task,
     TaskRow,
 )
+from cctailscale.teams.results import TaskInfo
 from cctailscale.teams.telling import MAX_IDS
 from cctailscale.teams.wire import TaskPage, TaskQuery, TeamView
 from cctailscale.tools.catalog import team_tools
 from cctailscale.tools.diagnostics import MAX_ROWS
 from cctailscale.tools.fence import neutral
 from cctailscale.tools.progress import ShellContext
+from cctailscale.tools.tasks import _shown
 from tests.asked import LEAD, START, Asked
 from tests.gateways import Gateway
 
@@ -334,6 +338,30 @@ async def test_a_stale_version_shows_the_largest_task_whole(lead: Session) -> No
     present, _ = json.JSONDecoder().raw_decode(shown)
     assert (present["version"], present["subject"]) == (1, line)
     assert present["blocked_by"] == [*others[:MAX_IDS], f"and {MAX_BLOCKERS - MAX_IDS} more"]
+
+
+def test_a_task_in_a_refusal_is_whole_however_long_its_names_and_texts_are() -> None:
+    name, quotes, now = "n" * MAX_NAME_CHARS, '"' * MAX_DESCRIPTION_CHARS, datetime.now(UTC)
+    largest = TaskInfo(
+        id="task-10000",
+        subject=quotes[:MAX_SUBJECT_CHARS],
+        status="completed",
+        version=1_000_000,
+        owner=name,
+        yours=True,
+        claimed=now,
+        completed=now,
+        completed_by=name,
+        created=now,
+        created_by=name,
+        priority=-100,
+        blocked_by=[f"task-{number}" for number in range(9000, 9000 + MAX_BLOCKERS)],
+        description=quotes,
+        result=quotes,
+    )
+    shown = str(TeamRefused("stale", "It has changed.", _shown(largest))).partition("As it is now: ")[2]
+    present, _ = json.JSONDecoder().raw_decode(shown)
+    assert present["completed_by"] == name
 
 
 async def test_the_lead_s_row_has_no_time_at_which_it_was_heard_of(lead: Session, ben: Session) -> None:

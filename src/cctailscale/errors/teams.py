@@ -15,7 +15,7 @@ from cctailscale.errors.text import CcTailscaleError, plain
 # A refusal's sentences, with two names of devices in them.
 MAX_REFUSAL_CHARS = 1000
 # Of a task that is shown as it is now. It is JSON, which is read only if it is whole (tools/tasks.py sees to that).
-MAX_PRESENT_CHARS = 1500
+MAX_PRESENT_CHARS = 1750
 
 _NEXT_STEPS = {
     "not_member": "Join the team with tailscale_team_join.",
