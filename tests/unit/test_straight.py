@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -11,7 +13,7 @@ import aiohttp
 import anyio
 import pytest
 
-from cctailscale.tailnet.straight import STRAIGHT_BYTES, pieces
+from cctailscale.tailnet.straight import STRAIGHT_BYTES, WAIT_SECONDS, pieces
 
 BODY = bytes(range(256)) * (4 * STRAIGHT_BYTES // 256)
 REQUEST = bytes(16 << 20)  # more than the sockets between hold (tcp_wmem and SO_RCVBUF)
@@ -65,3 +67,29 @@ async def test_a_peer_that_answers_and_does_not_read_the_request_holds_nothing_u
                         begun.set()
                         await anyio.sleep(0.01)
     assert taken == BODY
+
+
+async def test_a_trickle_holds_a_cancelled_download_up_no_longer_than_a_moment() -> None:
+    served = asyncio.Event()
+
+    async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(BODY))
+        with contextlib.suppress(ConnectionError):
+            while True:  # ten times as often as a thread waits
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(WAIT_SECONDS / 10)
+        writer.close()
+        served.set()
+
+    async with await asyncio.start_server(trickle, "127.0.0.1", 0) as server, aiohttp.ClientSession() as http:
+        port = server.sockets[0].getsockname()[1]
+        async with http.get(f"http://127.0.0.1:{port}/") as response:
+            began = anyio.current_time()
+            with anyio.move_on_after(5 * WAIT_SECONDS):
+                async with aclosing(pieces(response, sent=True)) as parts:
+                    async for _ in parts:
+                        pass
+            assert anyio.current_time() - began < 5
+        await asyncio.wait_for(served.wait(), 10)

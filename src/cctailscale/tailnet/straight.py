@@ -7,6 +7,7 @@ tenth of a download's CPU time, which asyncio and aiohttp take for the dozens of
 import os
 import socket
 import struct
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import closing
 from functools import cache
@@ -23,6 +24,9 @@ STRAIGHT_BYTES = 4 << 20
 PIECE_BYTES = 1 << 20
 # A thread waits for so long for a piece, then gives what there is: a call that is cancelled has to wait for it.
 WAIT_SECONDS: Final = 0.1
+# Linux counts WAIT_SECONDS for a whole call. BSD's kernels, so macOS too, count them anew for whatever arrives, and a
+# trickle would hold the thread for hours.
+_FLAGS = socket.MSG_WAITALL if sys.platform == "linux" else 0
 # Bodies that are read straight at the same time; others wait for a free thread, piece by piece.
 MAX_THREADS = 16
 
@@ -72,7 +76,7 @@ def _coded(response: aiohttp.ClientResponse) -> bool:
 def _received(sock: socket.socket, count: int) -> bytes:
     """So many bytes, or those that have come within `WAIT_SECONDS`. Raises aiohttp.ClientPayloadError at their end."""
     try:
-        part = sock.recv(count, socket.MSG_WAITALL)
+        part = sock.recv(count, _FLAGS)
     except BlockingIOError:
         return b""
     except ConnectionError as error:
