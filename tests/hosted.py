@@ -50,7 +50,7 @@ class Tailnet:
         who = WhoIs(node=node, user_profile=User(login_name=self.logins[number]))
         return who.model_copy(update={"capabilities": self.grants})
 
-    async def me(self) -> WhoIs:
+    async def me(self, max_age: float = 0.0) -> WhoIs:  # noqa: ARG002 - the form of Device.me
         return self.who(1)
 
     async def whois(self, address: str) -> WhoIs:

@@ -44,7 +44,7 @@ class FakeDevice:
         self.peer: WhoIs | None = who("friend", 2)
         self.error: Exception | None = None
 
-    async def me(self) -> WhoIs | None:
+    async def me(self, max_age: float = 0.0) -> WhoIs | None:  # noqa: ARG002 - the form of Device.me
         return self.own
 
     async def whois(self, address: str) -> WhoIs | None:

@@ -29,6 +29,7 @@ from cctailscale.teams.keys import is_proven
 from cctailscale.teams.lead import Lead
 from cctailscale.teams.model import MAX_MEMBERS
 from cctailscale.teams.wire import (
+    MAX_ROWS,
     CommandRequest,
     EventPage,
     JoinRequest,
@@ -426,6 +427,8 @@ async def test_a_poll_without_news_ends_in_its_time(tmp_path: Path) -> None:
 
 async def test_a_follower_that_hurries_gets_more_in_each_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hosting, "PAGES_AT_ONCE", 2)
+    monkeypatch.setattr(hosting, "GATHER_SECONDS", 0)
+    monkeypatch.setattr(hosting, "PAUSE_SECONDS", (2, 2))
     async with hosted(tmp_path) as host, host.peer() as peer:
         await peer.join()
         assert host.lead is not None
@@ -445,6 +448,44 @@ async def test_a_follower_that_hurries_gets_more_in_each_page(tmp_path: Path, mo
         assert len(pages[2].events) == 20
 
 
+async def test_many_events_in_a_row_go_out_in_one_page_and_a_single_one_at_once(tmp_path: Path) -> None:
+    async with hosted(tmp_path) as host, host.peer() as peer:
+        after = (await peer.join()).version
+        assert host.lead is not None
+        pages: list[EventPage] = []
+
+        async def follow() -> None:
+            pages.append(await peer.get(EventPage, "/v1/team/events", after=after, wait=30))
+
+        for count in (1, 2 * hosting.MANY_EVENTS):
+            began = anyio.current_time()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(follow)
+                await anyio.wait_all_tasks_blocked()
+                for number in range(count):
+                    await host.lead.command(LEAD, f"{count}-{number}", CREATE)
+            assert len(pages[-1].events) == count
+            waited = anyio.current_time() - began
+            assert waited < 0.05 if count == 1 else waited >= hosting.PAUSE_SECONDS[0]
+            after = pages[-1].version
+
+
+async def test_a_follower_that_is_a_page_behind_catches_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosting, "BEHIND", 0.0)
+    monkeypatch.setattr(hosting, "PAUSE_SECONDS", (30, 30))
+    async with hosted(tmp_path) as host, host.peer() as peer:
+        after = (await peer.join()).version
+        assert host.lead is not None
+        for number in range(3 * MAX_ROWS):
+            await host.lead.command(LEAD, f"{number}", CREATE)
+        with anyio.fail_after(5):
+            for _ in range(3):
+                page = await peer.get(EventPage, "/v1/team/events", after=after, wait=30)
+                assert len(page.events) == MAX_ROWS
+                after = page.version
+        assert after == host.lead.facts.version
+
+
 async def test_a_follower_that_waits_for_nothing_gets_no_more_pages_than_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -454,7 +495,7 @@ async def test_a_follower_that_waits_for_nothing_gets_no_more_pages_than_others(
         began = anyio.current_time()
         for _ in range(4):
             await peer.get(EventPage, "/v1/team/events", after=0)
-        assert anyio.current_time() - began >= 3 * 60 / hosting.PAGES_PER_MINUTE - 0.01
+        assert anyio.current_time() - began >= 3 * hosting.PAUSE_SECONDS[0]
 
 
 async def test_what_has_concerned_a_follower_gets_it_no_page_after_the_other(
@@ -477,7 +518,7 @@ async def test_what_concerns_a_follower_reaches_it_at_once_however_many_pages_it
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hosting, "PAGES_AT_ONCE", 1)
-    monkeypatch.setattr(hosting, "PAGES_PER_MINUTE", 1)
+    monkeypatch.setattr(hosting, "PAUSE_SECONDS", (60, 60))
     async with hosted(tmp_path) as host, host.peer() as peer:
         after = (await peer.join()).version
         assert host.lead is not None

@@ -94,7 +94,7 @@ class Connection(web.RequestHandler):
         if may_be_known and self._known is not None and now - self._known[0] < KNOWN_SECONDS:
             return self._known[1]
         self._known = None  # nor is it of use if there is no answer this time
-        here = await self.device.me()
+        here = await self.device.me(KNOWN_SECONDS if may_be_known else 0.0)
         if here is None:
             return Ends(None, None)
         ends = Ends(here, await self.device.whois(self.peer))

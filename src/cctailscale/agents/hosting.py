@@ -7,6 +7,7 @@ policy has let it in for "team"; here it is found which member that is.
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Awaitable, Callable, Container
 from functools import partial
 from typing import TypeVar
@@ -25,6 +26,7 @@ from cctailscale.errors import BadDocument, NoTeam, TeamRefused, TeamUnusable, p
 from cctailscale.teams.lead import Lead
 from cctailscale.teams.model import Identity
 from cctailscale.teams.wire import (
+    MAX_ROWS,
     CommandRequest,
     EventsOfTeam,
     JoinRequest,
@@ -39,11 +41,17 @@ log = logging.getLogger(__name__)
 
 D = TypeVar("D", bound=Document)
 
-# A page of events as soon as there is one, for a follower that has not had so many of late; then two a second, with
-# more in each, but for what concerns that follower. When twenty race for the tasks each claim would make twenty pages,
-# and a page costs as much as a claim.
+# When twenty race for the tasks each claim would make twenty pages of events, and a page costs as much as a claim. So
+# what concerns a follower goes out at once, and anything else once it is known, after GATHER_SECONDS, whether it is one
+# of many: MANY_EVENTS since the follower's last page wait for more, and so does who has had many pages of late.
+GATHER_SECONDS = 0.015
+MANY_EVENTS = 4
 PAGES_PER_MINUTE = 120
 PAGES_AT_ONCE = 5
+# How long they wait, not all followers the same time: in step they would hold up every claim of that moment.
+PAUSE_SECONDS = (0.5, 1.5)
+# And what part of that who is a whole page behind: a page a second is fewer events than there can be.
+BEHIND = 0.2
 # Of those that come at once all the same. Whoever asks again for what it was told already gets no more than these.
 CONCERNS_PER_MINUTE = 300
 CONCERNS_AT_ONCE = 10
@@ -114,13 +122,20 @@ class _Hosted:
     async def events(self, call: Call) -> Document:
         asked = _asked(EventsOfTeam, call)
         lead, member = self._member(call, asked.team)
-        pause = self._pages.take(call.peer.node_id)
-        if pause:
+        with anyio.move_on_after(asked.wait):
+            await lead.moved(asked.after)
+            with anyio.move_on_after(GATHER_SECONDS):
+                await lead.concerned(member, asked.after)
+        hurries = self._pages.take(call.peer.node_id) > 0
+        if hurries or lead.facts.version - asked.after >= MANY_EVENTS:
+            pause = random.uniform(*PAUSE_SECONDS)  # noqa: S311 - no secret
+            if lead.facts.version - asked.after >= MAX_ROWS:
+                pause *= BEHIND
             with anyio.move_on_after(pause):
                 await anyio.sleep(self._concerns.take(call.peer.node_id))
                 await lead.concerned(member, asked.after)
             self._pages.take(call.peer.node_id)
-        return await lead.events(asked.after, max(0.0, asked.wait - pause))
+        return await lead.events(asked.after, 0)
 
     def _lead(self, team: str) -> Lead:
         lead = self._lead_of()

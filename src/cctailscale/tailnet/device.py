@@ -1,6 +1,8 @@
 """One device on the tailnet, from its start to its end: the node in Go, its LocalAPI, and what its bus says."""
 
 import logging
+import math
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -79,6 +81,8 @@ class Device:
         self._answered = False  # whether control has said anything about the login
         self._has_run = False  # since the last login
         self._changed = anyio.Event()
+        self._asking_who = anyio.Lock(fast_acquire=True)
+        self._who_lately: tuple[float, WhoIs | None] = (-math.inf, None)
 
     @classmethod
     @asynccontextmanager
@@ -272,9 +276,15 @@ class Device:
         """
         return _WHOIS.validate_json(await self.handle.whois(address))
 
-    async def me(self) -> WhoIs | None:
-        """This device, as `whois` has it; None before it has joined."""
-        return await self.whois("")
+    async def me(self, max_age: float = 0.0) -> WhoIs | None:
+        """This device, as `whois` has it, at most `max_age` seconds ago; None before it has joined."""
+        if not max_age:
+            return await self.whois("")
+        async with self._asking_who:  # who comes meanwhile takes the same answer
+            asked, me = self._who_lately
+            if me is None or time.monotonic() - asked > max_age:
+                self._who_lately = time.monotonic(), (me := await self.whois(""))
+            return me
 
     async def is_online(self) -> bool:
         """Whether control has this device in its map poll. A deletion and an outage of control look the same here."""

@@ -190,11 +190,15 @@ class Lead:
             raise TeamRefused(page.code, page.message)
         return page
 
-    async def events(self, after: int, seconds: float) -> EventPage:
-        """The events past `after`, as soon as there are some; none after `seconds`."""
+    async def moved(self, after: int) -> None:
+        """Returns once there is an event past `after`, or this is the lead no more."""
         if after == self.facts.version:
-            with anyio.move_on_after(seconds):
-                await self._moved.wait()
+            await self._moved.wait()
+
+    async def events(self, after: int, seconds: float) -> EventPage:
+        """The first of the events past `after`, as soon as there are some; none after `seconds`."""
+        with anyio.move_on_after(seconds):
+            await self.moved(after)
         if not self._open:
             raise NoTeam
         events = await self._events(after)
