@@ -37,7 +37,7 @@ _SHAPES = (
     ),
     ("priv", re.compile(r"(?:privkey|nlpriv):[0-9a-fA-F]{8,}")),
     # user:password@ of a URL. A user alone (ssh://git@host) is no secret. Bounded, so that no text is slow to search.
-    ("://", re.compile(r"(?<=://)[^\s/?#\"'<>@:]{0,256}:[^\s/?#\"'<>]{0,256}(?=@)")),
+    ("://", re.compile(r"://([^\s/?#\"'<>@:]{0,256}:[^\s/?#\"'<>]{0,256})(?=@)")),
 )
 _UNRESERVED = re.compile(r"[A-Za-z0-9._-]*\Z")  # never changed by URL-, JSON- or repr-escaping
 _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_")
@@ -75,8 +75,11 @@ class Redactor:
         """
         if not text:
             return text
+        found = self._spans(text)
+        if not found:  # it nearly never holds one
+            return text[start:end]
         end = len(text) if end is None else end
-        spans = sorted((max(left, start), min(right, end)) for left, right in self._spans(text))
+        spans = sorted((max(left, start), min(right, end)) for left, right in found)
         return _replace(text[:end], start, [(left, right) for left, right in spans if left < right])
 
     def value(self, value: Any) -> Any:  # noqa: ANN401 - JSON
@@ -89,19 +92,18 @@ class Redactor:
             return [self.value(item) for item in value]
         return value
 
-    def _spans(self, text: str) -> Iterator[tuple[int, int]]:
-        marks = list(_occurrences(text, MARK))
+    def _spans(self, text: str) -> list[tuple[int, int]]:
+        spans: list[tuple[int, int]] = []
         for finder in self._finders.values():
-            if not finder.may_be_in(text):  # it nearly never is
-                continue
-            for start, end in finder.spans(text):
-                # A password "secret" would otherwise be found in the mark itself, and again in each later pass.
-                if not any(left <= start and end <= right for left, right in marks):
-                    yield start, end
+            if finder.may_be_in(text):
+                spans += finder.spans(text)
+        if spans:  # a password "secret" would otherwise be found in the mark itself, and again in each later pass
+            marks = list(_occurrences(text, MARK))
+            spans = [(left, right) for left, right in spans if not any(a <= left and right <= b for a, b in marks)]
         for part, shape in _SHAPES:
             if part in text:
-                for found in shape.finditer(text):
-                    yield found.span()
+                spans += (found.span(shape.groups) for found in shape.finditer(text))
+        return spans
 
 
 class RedactingFilter(logging.Filter):
@@ -162,7 +164,7 @@ class _Finder:
         """False if it is not in it, which is told quickly."""
         if len(text) < self._shortest:
             return False
-        return self._escaped is not None or any(literal in text for literal in self._literals)
+        return self._escaped is not None or any(map(text.__contains__, self._literals))
 
     def spans(self, text: str) -> Iterator[tuple[int, int]]:
         yield from _occurrences(text, self._secret)

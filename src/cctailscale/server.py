@@ -178,14 +178,11 @@ class Server(MCPServer[Any]):
         Prose stands as it is: the tool has put marks around what others wrote.
         """
         data = result.structured_content is not None
-        content = [
-            item.model_copy(update={"text": self._redactor(neutral(item.text) if data else item.text)})
-            if isinstance(item, TextContent)
-            else item
-            for item in result.content
-        ]
-        structured = self.redacted(harmless(result.structured_content))
-        return result.model_copy(update={"content": content, "structured_content": structured})
+        for item in result.content:
+            if isinstance(item, TextContent):
+                item.text = self._redactor(neutral(item.text) if data else item.text)
+        result.structured_content = self.redacted(harmless(result.structured_content))
+        return result
 
 
 def _meant(error: BaseException | None) -> CcTailscaleError | None:
