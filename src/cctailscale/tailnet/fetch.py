@@ -6,7 +6,6 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -29,7 +28,7 @@ from cctailscale.errors import (
     TlsError,
     Unreachable,
 )
-from cctailscale.tailnet.dial import Dialer
+from cctailscale.tailnet.dial import Dialer, Exchange, following
 from cctailscale.tailnet.straight import pieces
 
 MAX_URL_CHARS = 8192
@@ -125,14 +124,14 @@ async def fetch(dialer: Dialer, request: Request, sink: Sink | None = None) -> A
     headers = _checked_headers(request)
     if sink is not None and not any(name.lower() == "accept-encoding" for name in headers):
         headers[hdrs.ACCEPT_ENCODING] = "identity"  # a file is to be as it is there
-    progress = SimpleNamespace(stage="connecting", redirected=False)
+    exchange = Exchange()
     try:
-        with anyio.fail_after(request.seconds) as bound:
-            return await _exchange(dialer, request, url, headers, progress, sink, bound)
+        with following(exchange), anyio.fail_after(request.seconds) as bound:
+            return await _exchange(dialer, request, url, headers, exchange, sink, bound)
     except TimeoutError as error:
-        raise TimedOut(request.url, request.seconds, progress.stage) from error
+        raise TimedOut(request.url, request.seconds, exchange.stage) from error
     except (BadName, NoSuchName, ResolverFailed) as error:
-        if progress.redirected:
+        if exchange.redirected:
             raise NoSuchName(error.target, request.url) from error
         raise
     except aiohttp.TooManyRedirects as error:
@@ -157,7 +156,7 @@ async def _exchange(
     request: Request,
     url: URL,
     headers: Mapping[str, str],
-    progress: SimpleNamespace,
+    exchange: Exchange,
     sink: Sink | None,
     bound: anyio.CancelScope,
 ) -> Answer:
@@ -175,9 +174,8 @@ async def _exchange(
         max_line_size=MAX_HEADER_BYTES,
         max_field_size=MAX_HEADER_BYTES,
         read_bufsize=READ_BYTES if sink is None else SAVE_READ_BYTES,
-        trace_request_ctx=progress,
     ) as response:
-        progress.stage = "reading the body"
+        exchange.stage = "reading the body"
         body, passed, complete, around = b"", 0, True, (b"", b"")
         saved = sink is not None and 200 <= response.status < 300
         try:
