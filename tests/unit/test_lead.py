@@ -261,7 +261,7 @@ async def test_without_events_a_page_is_empty_and_goes_on_where_it_was() -> None
 @pytest.mark.parametrize("recent", [1, 3, 1000])
 async def test_whoever_is_behind_gets_every_event_once_in_order(recent: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leading_module, "RECENT_EVENTS", recent)
-    monkeypatch.setattr(leading_module, "MAX_ROWS", 2)
+    monkeypatch.setattr(leading_module, "MAX_EVENTS", 2)
     async with leading() as (lead, _):
         await made(lead, 7)
         for first in range(8):

@@ -26,7 +26,6 @@ from cctailscale.errors import BadDocument, NoTeam, TeamRefused, TeamUnusable, p
 from cctailscale.teams.lead import Lead
 from cctailscale.teams.model import Identity
 from cctailscale.teams.wire import (
-    MAX_ROWS,
     CommandRequest,
     EventsOfTeam,
     JoinRequest,
@@ -49,9 +48,7 @@ MANY_EVENTS = 4
 PAGES_PER_MINUTE = 120
 PAGES_AT_ONCE = 5
 # How long they wait, not all followers the same time: in step they would hold up every claim of that moment.
-PAUSE_SECONDS = (0.5, 1.5)
-# And what part of that who is a whole page behind: a page a second is fewer events than there can be.
-BEHIND = 0.2
+PAUSE_SECONDS = (0.25, 0.75)
 # Of those that come at once all the same. Whoever asks again for what it was told already gets no more than these.
 CONCERNS_PER_MINUTE = 300
 CONCERNS_AT_ONCE = 10
@@ -128,10 +125,7 @@ class _Hosted:
                 await lead.concerned(member, asked.after)
         hurries = self._pages.take(call.peer.node_id) > 0
         if hurries or lead.facts.version - asked.after >= MANY_EVENTS:
-            pause = random.uniform(*PAUSE_SECONDS)  # noqa: S311 - no secret
-            if lead.facts.version - asked.after >= MAX_ROWS:
-                pause *= BEHIND
-            with anyio.move_on_after(pause):
+            with anyio.move_on_after(random.uniform(*PAUSE_SECONDS)):  # noqa: S311 - no secret
                 await anyio.sleep(self._concerns.take(call.peer.node_id))
                 await lead.concerned(member, asked.after)
             self._pages.take(call.peer.node_id)

@@ -27,7 +27,7 @@ from cctailscale.teams.commands import Command, Disband, Join, Lapse, Leave, Rem
 from cctailscale.teams.leases import Leases
 from cctailscale.teams.model import Change, Event, Facts, Identity, Refused, Team
 from cctailscale.teams.store import Answered, AnsweredBefore, Moved
-from cctailscale.teams.wire import MAX_ROWS, Answer, EventPage, Joined, JoinRequest, No, TaskPage, TaskQuery, TeamView
+from cctailscale.teams.wire import MAX_EVENTS, Answer, EventPage, Joined, JoinRequest, No, TaskPage, TaskQuery, TeamView
 
 if TYPE_CHECKING:
     from cctailscale.teams.keys import LeadKey
@@ -397,5 +397,5 @@ class Lead:
             return None
         if self._recent and self._recent[0].seq <= after + 1:
             newer = self._recent[-1].seq - after
-            return list(self._recent)[-newer:][:MAX_ROWS] if newer > 0 else ()
-        return await self._store.events(after, MAX_ROWS)
+            return list(self._recent)[-newer:][:MAX_EVENTS] if newer > 0 else ()
+        return await self._store.events(after, MAX_EVENTS)

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from typing import TypeVar
 
+from pydantic_core import to_json
+
 from cctailscale.documents import Document
 from cctailscale.errors import plain
 from cctailscale.naming import folded
@@ -125,6 +127,9 @@ def page(team: Team, query: TaskQuery, you: str) -> TaskPage | Refused:
 
 def paged(rows: Iterable[D]) -> tuple[D, ...]:
     """The first rows or events that fit on a page, one at least: the largest is far smaller than a page."""
+    rows = tuple(rows)
+    if len(to_json(rows)) <= MAX_ROWS_BYTES:  # all in one is several times faster, and as a rule they fit
+        return rows
     return tuple(fitting(rows, lambda each: len(each.model_dump_json().encode()), MAX_ROWS_BYTES))
 
 

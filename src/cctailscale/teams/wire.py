@@ -23,6 +23,8 @@ Signature = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")]
 # Two hundred members with long names, or two hundred rows with long texts.
 MAX_LIST_BYTES = 512 * 1024
 MAX_ROWS = 200
+# Of those of a page, which its bytes allow too if they are of the usual length: all that happens in a second.
+MAX_EVENTS = 1000
 # Of a long poll. Below what a connection may be silent for (agents/connection.NEXT_REQUEST_SECONDS).
 MAX_WAIT_SECONDS = 30.0
 # The longest that a lead can be set to; JSON's parser takes an infinity as well, which cannot be written again.
@@ -180,7 +182,7 @@ class EventPage(Document):
 
     max_bytes: ClassVar[int] = MAX_LIST_BYTES
 
-    events: Annotated[tuple[Event, ...], Field(max_length=MAX_ROWS)]
+    events: Annotated[tuple[Event, ...], Field(max_length=MAX_EVENTS)]
     version: int
     reset: bool = False
     lease_seconds: Lease
