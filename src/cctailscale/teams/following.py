@@ -35,7 +35,7 @@ FIRST_PAUSE_SECONDS = 0.5
 PAUSE_GROWS = 1.5
 MAX_PAUSE_SECONDS = 15.0
 # What is known is written down so often while it changes, and at the end.
-SAVE_SECONDS = 30.0
+SAVE_SECONDS = 5.0
 # An inbox that takes nothing (it is full, or its disk) is tried again after that.
 TELL_AGAIN_SECONDS = 30.0
 # Of what waits to be told. Beyond it the lists have it.
@@ -205,7 +205,7 @@ class Following:
         try:
             while True:
                 # Not in step: the sessions of one machine would all write at once.
-                await anyio.sleep(SAVE_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
+                await anyio.sleep(SAVE_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
                 await self._save()
         finally:
             with anyio.CancelScope(shield=True):
