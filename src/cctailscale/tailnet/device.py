@@ -44,7 +44,7 @@ LOGIN_ERROR = "The last login error was: "
 ASK_SECONDS = 3.0
 # While a login begins, Go may have the former key refused once more. A refusal from that time counts for the new key if
 # control has said nothing else so much later.
-EARLY_SECONDS = 1.0
+EARLY_SECONDS = 3.0
 # Go closes in milliseconds; but it logs an ephemeral device out first, if that was not done, and gives that 5 s.
 CLOSE_SECONDS = 7.0
 
