@@ -67,7 +67,7 @@ class Connection(web.RequestHandler):
         self._waiting: anyio.CancelScope | None = None
         self._wire: asyncio.Transport | None = None
         self._bound: asyncio.TimerHandle | None = None
-        self._known: tuple[float, Ends] | None = None
+        self._known: tuple[float, WhoIs | None] | None = None  # when, and who the peer was
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._wire = cast("asyncio.Transport", transport)
@@ -90,16 +90,15 @@ class Connection(web.RequestHandler):
 
         `may_be_known`: what was found out within KNOWN_SECONDS will do. Raises what `Device.whois` raises.
         """
-        now = asyncio.get_running_loop().time()
-        if may_be_known and self._known is not None and now - self._known[0] < KNOWN_SECONDS:
-            return self._known[1]
-        self._known = None  # nor is it of use if there is no answer this time
+        now, known = asyncio.get_running_loop().time(), self._known
+        if not may_be_known or known is None or now - known[0] >= KNOWN_SECONDS:
+            self._known = known = None  # nor is it of use if there is no answer this time
         here = await self.device.me(KNOWN_SECONDS if may_be_known else 0.0)
         if here is None:
             return Ends(None, None)
-        ends = Ends(here, await self.device.whois(self.peer))
-        self._known = (now, ends)
-        return ends
+        if known is None:
+            self._known = known = (now, await self.device.whois(self.peer))
+        return Ends(here, known[1])
 
     def forget_ends(self) -> None:
         """They are asked for anew with the next request: who was refused gets in as soon as it may."""

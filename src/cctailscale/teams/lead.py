@@ -11,11 +11,12 @@ import hashlib
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from itertools import takewhile
 from typing import TYPE_CHECKING, Generic, ParamSpec, Self, TypeVar
 
 import anyio
@@ -183,6 +184,10 @@ class Lead:
         """Who is in it, and how far it is, for a member."""
         return listing.view(self._as_seen(), you, self.lease_seconds)
 
+    def names(self) -> dict[str, str]:
+        """By id, the names of the devices of those who are in it."""
+        return {member.id: member.identity.name for member in self._team.members.values() if not member.gone}
+
     def tasks(self, query: TaskQuery, you: str) -> TaskPage:
         """A page of the list. Raises TeamRefused: there is no such page, or no such owner."""
         page = listing.page(self._team, query, you)
@@ -209,7 +214,7 @@ class Lead:
 
     async def concerned(self, member: str, after: int) -> None:
         """Returns once there is an event past `after` of what somebody else has done to this member or its claim."""
-        if not any(event.seq > after and _concerns(event) == member for event in self._recent):
+        if not any(_concerns(event) == member for event in self._since(after)):
             await self._concerned.setdefault(member, anyio.Event()).wait()
 
     def proof(self, nonce: str, lead_node: str, asker_node: str) -> str:
@@ -396,6 +401,9 @@ class Lead:
         if after > self.facts.version:
             return None
         if self._recent and self._recent[0].seq <= after + 1:
-            newer = self._recent[-1].seq - after
-            return list(self._recent)[-newer:][:MAX_EVENTS] if newer > 0 else ()
+            return list(self._since(after))[::-1][:MAX_EVENTS]
         return await self._store.events(after, MAX_EVENTS)
+
+    def _since(self, after: int) -> Iterator[Event]:
+        """The recent events past `after`, the newest first."""
+        return takewhile(lambda event: event.seq > after, reversed(self._recent))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cctailscale.teams.gateway import task_of
-from cctailscale.teams.telling import names_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -30,7 +29,7 @@ class LocalGateway:
         return self._lead.team(self._me)
 
     async def names(self, members: Collection[str]) -> Mapping[str, str]:  # noqa: ARG002 - of all, which costs no more
-        return names_of(self._lead.team(self._me))
+        return self._lead.names()
 
     async def tasks(self, query: TaskQuery) -> TaskPage:
         return self._lead.tasks(query, self._me)
