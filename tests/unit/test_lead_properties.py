@@ -82,10 +82,13 @@ async def _together(steps: list[tuple[int, int, str, str, int]]) -> None:
                     await anyio.lowlevel.checkpoint()
                 if what == "cancel":
                     scope.cancel()
+        await anyio.wait_all_tasks_blocked()
+        async with lead._one_at_a_time:  # those whose callers were cancelled have come to their ends
+            pass
         store.before_commit = Store.before_commit.__get__(store)  # type: ignore[method-assign]
         store.after_commit = Store.after_commit.__get__(store)  # type: ignore[method-assign]
         store.fails = ""
-        final = await lead.command(LEAD, "final", CREATE)  # which also waits for those whose callers were cancelled
+        final = await lead.command(LEAD, "final", CREATE)
         assert final.task is not None
         await _is_sound(lead, await store.load(), store.commits)
 

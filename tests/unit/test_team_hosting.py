@@ -424,6 +424,11 @@ async def test_a_poll_without_news_ends_in_its_time(tmp_path: Path) -> None:
         assert (page.events, page.version, page.lease_seconds) == ((), after, 90)
 
 
+async def polled(peer: Peer, after: int, pages: list[EventPage]) -> None:
+    """Adds the next page past `after`, once there is one."""
+    pages.append(await peer.get(EventPage, "/v1/team/events", after=after, wait=30))
+
+
 async def test_a_follower_that_hurries_gets_more_in_each_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hosting, "PAGES_AT_ONCE", 2)
     monkeypatch.setattr(hosting, "GATHER_SECONDS", 0)
@@ -433,12 +438,9 @@ async def test_a_follower_that_hurries_gets_more_in_each_page(tmp_path: Path, mo
         assert host.lead is not None
         pages: list[EventPage] = []
 
-        async def follow(after: int) -> None:
-            pages.append(await peer.get(EventPage, "/v1/team/events", after=after, wait=30))
-
         for burst in range(3):
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(follow, host.lead.facts.version)
+                tasks.start_soon(polled, peer, host.lead.facts.version, pages)
                 await anyio.wait_all_tasks_blocked()
                 for number in range(20):
                     await host.lead.command(LEAD, f"{burst}-{number}", CREATE)
@@ -453,13 +455,10 @@ async def test_many_events_in_a_row_go_out_in_one_page_and_a_single_one_at_once(
         assert host.lead is not None
         pages: list[EventPage] = []
 
-        async def follow() -> None:
-            pages.append(await peer.get(EventPage, "/v1/team/events", after=after, wait=30))
-
         for count in (1, 2 * hosting.MANY_EVENTS):
             began = anyio.current_time()
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(follow)
+                tasks.start_soon(polled, peer, after, pages)
                 await anyio.wait_all_tasks_blocked()
                 for number in range(count):
                     await host.lead.command(LEAD, f"{count}-{number}", CREATE)
@@ -520,12 +519,9 @@ async def test_what_concerns_a_follower_reaches_it_at_once_however_many_pages_it
         after = (await peer.get(EventPage, "/v1/team/events", after=after)).version
         pages: list[EventPage] = []
 
-        async def follow() -> None:
-            pages.append(await peer.get(EventPage, "/v1/team/events", after=after, wait=30))
-
         with anyio.fail_after(5):
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(follow)
+                tasks.start_soon(polled, peer, after, pages)
                 await anyio.wait_all_tasks_blocked()
                 await host.lead.command(LEAD, "two", CREATE)
                 await anyio.wait_all_tasks_blocked()
